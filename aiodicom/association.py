@@ -1,0 +1,648 @@
+"""An association (PS3.8 §7): messages over an established upper layer, from either end.
+
+There is one reader, the connection's callback, and it never waits for a handler: it hands fragments to the data set
+they belong to, wakes whoever awaits a response, starts a task for each request of the peer. An association that is idle
+therefore holds no task at all. Handlers are the association's own tasks: its end cancels them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Final, Self, TypeAlias, TypeVar
+
+from anyio import CancelScope, CapacityLimiter
+
+from aiodicom.dimse.codec import encode_command
+from aiodicom.dimse.commands import (
+    RESPONSES,
+    CCancelRQ,
+    CEchoRQ,
+    CEchoRSP,
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    Command,
+    CStoreRQ,
+    CStoreRSP,
+    Priority,
+    Request,
+    Response,
+    respond,
+)
+from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand, fragment, fragment_length
+from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS, Category
+from aiodicom.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationReleased,
+    DimseError,
+    NoAcceptedContext,
+    OperationTimeout,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from aiodicom.operation import IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
+from aiodicom.outgoing import Instance, choose_context, prepare
+from aiodicom.terms import Peer, Terms, Timeouts
+from aiodicom.transport import WRITE_BATCH, Connection
+from aiodicom.uids import VERIFICATION
+from aiodicom.upper_layer.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, ControlPDU
+from aiodicom.upper_layer.presentation import PresentationContext
+from aiodicom.upper_layer.provider import ProviderAbort, UpperLayerEvent
+from aiodicom.upper_layer.state_machine import State
+
+ResponseType = TypeVar("ResponseType", bound=Response)
+Dispatch: TypeAlias = Callable[[Operation], Awaitable[int | None]]
+"""Performs an operation and returns its status; None is Success. A `DimseError` is a status, too."""
+
+MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
+"""The longest data set of a response that is taken, in bytes."""
+
+SPARE_OPERATIONS: Final = 16
+"""How many operations beyond the negotiated window a peer may have open before we stop reading from it."""
+
+_MAY_BE_PENDING: Final = (CFindRQ, CGetRQ, CMoveRQ)
+
+
+class Observer:
+    """Hooks, called as things happen, in the event loop: override those you need, and be quick.
+
+    Logs and metrics are made of them. What a command holds is no patient data; a data set, which does, is not shown.
+    """
+
+    def association_opened(self, association: Association) -> None:
+        """An association is established, by either end."""
+
+    def association_closed(self, association: Association, error: AssociationError) -> None:
+        """An association is over: `AssociationReleased`, or `AssociationAborted`."""
+
+    def association_refused(self, peer: Peer | None, error: Exception) -> None:
+        """A connection did not become an association: it was rejected, aborted, lost, or never spoke."""
+
+    def message_sent(self, association: Association, command: Command) -> None:
+        """A command set is about to be written; its data set, if any, follows."""
+
+    def message_received(self, association: Association, command: Command) -> None:
+        """A command set has arrived; its data set, if any, follows."""
+
+    def operation_failed(self, association: Association, operation: Operation, error: Exception) -> None:
+        """A handler raised `error`, which was not meant as a status."""
+
+    def pdu_sent(self, connection: Connection, pdu: ControlPDU | PDV) -> None:
+        """A PDU was written; of a P-DATA-TF, the PDV it holds."""
+
+    def pdu_received(self, connection: Connection, pdu: ControlPDU | PDV) -> None:
+        """A PDU has arrived; of a P-DATA-TF, a part of a PDV, whose data is valid during this call alone."""
+
+
+class Association:
+    """An established association; safe to use from many tasks of its event loop.
+
+    Attributes:
+        terms: what was negotiated.
+        since: when it was established.
+        is_requestor: whether this end asked for it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        terms: Terms,
+        *,
+        is_requestor: bool,
+        dispatch: Dispatch,
+        timeouts: Timeouts,
+        observers: Sequence[Observer] = (),
+        limiter: CapacityLimiter | None = None,
+    ) -> None:
+        self.terms = terms
+        self.since = datetime.now(UTC)
+        self.is_requestor = is_requestor
+        self._connection = connection
+        self._upper_layer = connection.upper_layer
+        self._dispatch = dispatch
+        self._timeouts = timeouts
+        self._observers = observers
+        self._limiter = limiter
+        self._loop = asyncio.get_running_loop()
+        self._fragment_length = fragment_length(terms.maximum_length, default=WRITE_BATCH)
+        self._assembler = Assembler(terms.contexts)
+        self._error: AssociationError | None = None
+        # What we ask of the peer.
+        self._send_lock = asyncio.Lock()
+        self._slots = asyncio.Semaphore(terms.maximum_invoked or 0xFFFF)
+        self._last_message_id = 0
+        self._outstanding: dict[int, Responses] = {}
+        self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
+        # What the peer asks of us.
+        self._window = ReceiveWindow(connection.pause_reading, connection.resume_reading)
+        self._incoming: IncomingDataSet | None = None  # the data set that is arriving
+        self._performing: dict[asyncio.Task[None], Operation] = {}
+        self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
+        self._too_many = False
+        self._peer_releases = False
+        self._quiet_since = self._loop.time()  # when the last operation ended, of either side
+        connection.receiver = self
+        for observer in observers:
+            observer.association_opened(self)
+        self._watch = self._loop.call_later(timeouts.stall, self._watch_peer)
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Association {state} with {self.peer}, {len(self.terms.contexts)} contexts>"
+
+    # What it is.
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+        return self.terms.peer
+
+    @property
+    def contexts(self) -> tuple[PresentationContext, ...]:
+        """The accepted presentation contexts."""
+        return tuple(self.terms.contexts.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be exchanged."""
+        return self._error is None
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations that are being performed for the peer now."""
+        return tuple(self._performing.values())
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes came over its transport connection."""
+        return self._connection.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes were given to its transport connection."""
+        return self._connection.bytes_sent
+
+    # What can be asked of the peer.
+
+    async def c_echo(self) -> CEchoRSP:
+        """Ask the peer whether it is there (C-ECHO, PS3.7 §9.1.5; PS3.4 Annex A).
+
+        Raises:
+            NoAcceptedContext: Verification was not proposed, or not accepted.
+            AssociationError: the association ended before the response came.
+            OperationTimeout: the peer did not answer; the association is aborted.
+        """
+        context = self._context_for(VERIFICATION)
+        request = CEchoRQ(message_id=self._new_message_id(), affected_sop_class_uid=VERIFICATION)
+        return await self._exchange(context, request, CEchoRSP)
+
+    async def c_store(
+        self,
+        instance: Instance,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        decompress: bool = False,
+        move_originator: tuple[str, int] | None = None,
+    ) -> CStoreRSP:
+        """Send an instance (C-STORE, PS3.7 §9.1.1; PS3.4 Annex B).
+
+        It goes out in its own transfer syntax where that was accepted, else transcoded between the uncompressed ones.
+        Pixel data is never dropped, and decompressed only where that is allowed.
+
+        Args:
+            instance: the path of a Part 10 file, a pydicom Dataset, or an `EncodedInstance`.
+            priority: PS3.7 §9.1.1.1.6.
+            decompress: allow compressed pixel data to be decompressed, where the peer did not accept it as it is; needs
+                the decoders of `aiodicom[codecs]`.
+            move_originator: the AE title and the Message ID of the C-MOVE that this is a sub-operation of.
+
+        Raises:
+            InvalidInstance: it is no DICOM file, is damaged, or lacks what is needed to send it.
+            NoAcceptedContext: none of the accepted contexts can carry it.
+            AssociationError: the association ended before the response came.
+            OperationTimeout: the peer did not answer, or stopped reading; the association is aborted.
+        """
+        self._raise_if_over()
+        context, outgoing = await prepare(
+            instance, self.contexts, self.terms.proposed, decompress=decompress, limiter=self._limiter
+        )
+        originator, originator_id = move_originator or (None, None)
+        request = CStoreRQ(
+            message_id=self._new_message_id(),
+            affected_sop_class_uid=outgoing.sop_class_uid,
+            affected_sop_instance_uid=outgoing.sop_instance_uid,
+            priority=priority,
+            move_originator_application_entity_title=originator,
+            move_originator_message_id=originator_id,
+        )
+        return await self._exchange(context, request, CStoreRSP, outgoing.data)
+
+    async def release(self) -> None:
+        """End the association in order (A-RELEASE, PS3.8 §7.2). One that is over already is left as it is.
+
+        Raises:
+            OperationTimeout: the peer did not answer; the association was aborted.
+        """
+        if self._error is not None:
+            await self._wait_closed()
+            return
+        try:
+            async with self._send_lock:
+                if self._error is None and self._upper_layer.state is State.STA6:
+                    self._upper_layer.release()
+                    self._connection.flush()
+            async with asyncio.timeout(self._timeouts.release):
+                await self._connection.wait_closed()
+        except TimeoutError:
+            self._abort("the peer did not answer our A-RELEASE-RQ")
+            raise OperationTimeout("release", self._timeouts.release, "the association was aborted") from None
+        except asyncio.CancelledError:
+            self._abort("we gave up waiting for the release")
+            raise
+
+    async def abort(self) -> None:
+        """End the association at once (A-ABORT, PS3.8 §7.3): what is outstanding fails. One that is over stays over."""
+        self._abort("the user of this end aborted it")
+        await self._wait_closed()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is being performed for the peer."""
+        while self._performing:
+            await asyncio.wait(tuple(self._performing))
+
+    async def wait_closed(self) -> None:
+        """Wait until the association is over and its transport connection closed, by whichever end."""
+        await self._connection.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        """Return the association; leaving the block releases it, or aborts it where an exception leaves the block."""
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        """Release, or abort; in either case within its deadline, even where the task is being cancelled."""
+        with CancelScope(shield=True):
+            if exc_type is None:
+                await self.release()
+            else:
+                await self.abort()
+
+    async def _wait_closed(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._connection.wait_closed()
+        except TimeoutError:
+            self._connection.cut()
+            await self._connection.wait_closed()
+
+    # Requests of ours.
+
+    def _new_message_id(self) -> int:
+        # Unique among the outstanding ones (PS3.7 §9.1.1.1.1); 0 is legal and confuses peers.
+        while True:
+            self._last_message_id = self._last_message_id % 0xFFFF + 1
+            if self._last_message_id not in self._outstanding:
+                return self._last_message_id
+
+    def _context_for(self, abstract_syntax: str) -> PresentationContext:
+        context = choose_context(self.terms.contexts.values(), abstract_syntax)
+        if context is None:
+            items = (item for item in self.terms.proposed if item.abstract_syntax == abstract_syntax)
+            raise NoAcceptedContext(abstract_syntax, None, proposed=[item.transfer_syntaxes for item in items])
+        return context
+
+    async def _exchange(
+        self,
+        context: PresentationContext,
+        request: Request,
+        expected: type[ResponseType],
+        data_set: bytes | memoryview | AsyncIterable[bytes] | None = None,
+    ) -> ResponseType:
+        """Send a request and return its only response."""
+        await self._slots.acquire()
+        responses = Responses(request, self._timeouts.response)
+        self._outstanding[request.message_id] = responses
+        try:
+            await self._send(context.context_id, request, data_set)
+        except BaseException:
+            self._forget(request.message_id)
+            raise
+        try:
+            response = (await responses.next()).response
+        except asyncio.CancelledError:
+            self._abandon(responses)
+            raise
+        except OperationTimeout as error:
+            self._abort(str(error))
+            raise
+        assert isinstance(response, expected)  # _response_received looked
+        return response
+
+    def _forget(self, message_id: int) -> None:
+        if self._outstanding.pop(message_id, None) is not None:
+            self._slots.release()
+
+    def _abandon(self, responses: Responses) -> None:
+        """Leave a request whose response is still to come: until then it keeps its place in the window."""
+        message_id = responses.request.message_id
+        if self._outstanding.get(message_id) is responses and self._timeouts.response is not None:
+            self._loop.call_later(self._timeouts.response, self._give_up, responses)
+
+    def _give_up(self, responses: Responses) -> None:
+        if self._outstanding.get(responses.request.message_id) is responses:
+            self._abort(f"the peer did not answer our {type(responses.request).__name__}")
+
+    async def _send(
+        self, context_id: int, command: Command, data_set: bytes | memoryview | AsyncIterable[bytes] | None = None
+    ) -> None:
+        """Send a whole message; what keeps it from being whole aborts the association."""
+        async with self._send_lock:
+            self._raise_if_over()
+            for observer in self._observers:
+                observer.message_sent(self, command)
+            begun = False
+            try:
+                async with aclosing(self._batches(context_id, command, data_set)) as batches:
+                    async for batch in batches:
+                        if not self._connection.is_writable:
+                            await self._connection.drain()
+                            self._raise_if_over()
+                        self._upper_layer.send_pdata(batch)
+                        self._connection.flush()
+                        begun = True
+            except BaseException as error:
+                if begun or isinstance(error, OperationTimeout):
+                    self._abort(f"a message was cut short: {type(error).__name__}")
+                raise
+
+    async def _batches(
+        self, context_id: int, command: Command, data_set: bytes | memoryview | AsyncIterable[bytes] | None
+    ) -> AsyncGenerator[list[PDV], None]:
+        """Cut a message into PDVs, in batches that are written at once; the command goes with the first data."""
+        length = self._fragment_length
+        encoded = encode_command(command, has_data_set=data_set is not None)
+        batch = list(fragment(context_id, encoded, length, is_command=True))
+        if isinstance(data_set, AsyncIterable):
+            held = b""  # a fragment is the last one only when nothing follows: keep one back until that is known
+            async for chunk in data_set:
+                if held:
+                    yield batch + list(fragment(context_id, held, length, is_last=False))
+                    batch = []
+                held = chunk or held
+            batch += fragment(context_id, held, length)
+        elif data_set is not None:
+            view = memoryview(data_set)
+            step = max(WRITE_BATCH // length, 1) * length
+            while len(view) > step:
+                yield batch + list(fragment(context_id, view[:step], length, is_last=False))
+                batch, view = [], view[step:]
+            batch += fragment(context_id, view, length)
+        yield batch
+
+    # What arrives.
+
+    def event_received(self, event: UpperLayerEvent) -> None:
+        """Act upon an event of the upper layer (for the connection, not for users)."""
+        if isinstance(event, PDV):
+            self._pdv_received(event)
+        elif isinstance(event, AReleaseRQ):
+            self._release_requested()
+        elif isinstance(event, AReleaseRP):
+            if self._upper_layer.state is State.STA12:  # release collision: now we answer
+                self._answer_release()
+            else:
+                self._end(AssociationReleased("the association was released"))
+        elif isinstance(event, AAbort):
+            self._end(AssociationAborted(event.source, event.reason))
+        elif isinstance(event, ProviderAbort):
+            self._end(_aborted_by_provider(event))
+
+    def connection_closed(self) -> None:
+        """Note that the transport connection is gone (for the connection, not for users)."""
+        self._end(AssociationAborted(None))
+
+    def _pdv_received(self, pdv: PDV) -> None:
+        if self._error is not None:
+            return
+        try:
+            received = self._assembler.receive(pdv)
+            if isinstance(received, DataFragment):
+                self._data_received(received)
+            elif isinstance(received, ReceivedCommand):
+                self._command_received(received)
+        except ProtocolError as error:
+            self._abort(str(error), source=error.source, reason=error.reason)
+
+    def _command_received(self, received: ReceivedCommand) -> None:
+        command = received.command
+        for observer in self._observers:
+            observer.message_received(self, command)
+        if isinstance(command, Response):
+            self._response_received(command, received.has_data_set)
+        elif isinstance(command, CCancelRQ):
+            self._cancel(command.message_id_being_responded_to)
+        elif isinstance(command, Request):
+            self._begin(command, self.terms.contexts[received.context_id], received.has_data_set)
+
+    def _data_received(self, received: DataFragment) -> None:
+        if self._incoming is not None:
+            self._incoming.feed(received.data, received.is_last)
+            if received.is_last:
+                self._incoming = None
+        elif self._response is not None:
+            response, data = self._response
+            data += received.data
+            if len(data) > MAXIMUM_RESPONSE_DATA_SET:
+                raise RemoteProtocolError(f"a response with more than {MAXIMUM_RESPONSE_DATA_SET} bytes of data set")
+            if received.is_last:
+                self._response = None
+                self._deliver(ReceivedResponse(response, bytes(data)))
+
+    def _response_received(self, response: Response, has_data_set: bool) -> None:
+        responses = self._outstanding.get(response.message_id_being_responded_to)
+        if responses is None or RESPONSES[type(responses.request)] is not type(response):
+            raise RemoteProtocolError(
+                f"{type(response).__name__} to message {response.message_id_being_responded_to}, which asks for none",
+                source=0,
+            )
+        if has_data_set:
+            self._response = response, bytearray()
+        else:
+            self._deliver(ReceivedResponse(response, None))
+
+    def _deliver(self, received: ReceivedResponse) -> None:
+        message_id = received.response.message_id_being_responded_to
+        responses = self._outstanding[message_id]
+        if received.response.status.category is not Category.PENDING:
+            self._forget(message_id)
+            self._quiet_since = self._loop.time()
+        elif not isinstance(responses.request, _MAY_BE_PENDING):
+            raise RemoteProtocolError(f"a {type(received.response).__name__} with a status of Pending", source=0)
+        responses.deliver(received)
+
+    # Requests of the peer.
+
+    def _begin(self, request: Request, context: PresentationContext, has_data_set: bool) -> None:
+        data_set = IncomingDataSet(context.transfer_syntax, self._window, is_empty=not has_data_set)
+        if has_data_set:
+            self._incoming = data_set
+        operation = Operation(request, context, self.peer, data_set, self._limiter)
+        duplicate = any(other.command.message_id == request.message_id for other in self._performing.values())
+        task = self._loop.create_task(self._perform(operation, _duplicate if duplicate else self._dispatch))
+        self._performing[task] = operation
+        task.add_done_callback(self._performed)
+        allowed = (self.terms.maximum_performed or 0xFFFF) + SPARE_OPERATIONS
+        if len(self._performing) > allowed and not self._too_many:
+            self._too_many = True
+            self._connection.pause_reading()
+
+    def _performed(self, task: asyncio.Task[None]) -> None:
+        del self._performing[task]
+        self._quiet_since = self._loop.time()
+        if self._too_many and len(self._performing) <= (self.terms.maximum_performed or 0xFFFF):
+            self._too_many = False
+            self._connection.resume_reading()
+        if self._peer_releases:
+            self._answer_release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
+
+    async def _perform(self, operation: Operation, dispatch: Dispatch) -> None:
+        """Run the handler, discard what it left of the data set, send the response."""
+        status, comment = await self._status_of(operation, dispatch)
+        self._answering.add(operation)
+        try:
+            operation.data_set.discard()
+            if not operation.data_set.is_complete:
+                await operation.data_set.wait_complete()
+            response = respond(operation.command, status, **({"error_comment": comment} if comment else {}))
+            await self._send(operation.context.context_id, response)
+        except (AssociationError, OperationTimeout):
+            return  # the association is over, and has said so
+        finally:
+            self._answering.discard(operation)
+
+    async def _status_of(self, operation: Operation, dispatch: Dispatch) -> tuple[int, str]:
+        """Run the handler; turn what it returns or raises into a status and an Error Comment."""
+        try:
+            status = await dispatch(operation)
+        except DimseError as error:
+            return error.status, error.comment
+        except asyncio.CancelledError:
+            if self._error is not None:
+                raise
+            task = asyncio.current_task()
+            assert task is not None
+            if task.cancelling():
+                task.uncancel()
+                return CANCEL, ""
+            return PROCESSING_FAILURE, "The handler was cancelled"
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
+            if self._error is None:
+                for observer in self._observers:
+                    observer.operation_failed(self, operation, error)
+            return PROCESSING_FAILURE, f"{type(error).__name__} in the handler"
+        return (SUCCESS if status is None else int(status)), ""
+
+    def _cancel(self, message_id: int) -> None:
+        """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
+        for task, operation in self._performing.items():
+            if operation.command.message_id == message_id and operation not in self._answering:
+                task.cancel()
+
+    # The end.
+
+    def _release_requested(self) -> None:
+        self._peer_releases = True
+        error = AssociationReleased("the peer released the association")
+        if self._incoming is not None:
+            self._incoming.fail(error)
+        for responses in tuple(self._outstanding.values()):
+            responses.fail(error)
+        self._answer_release()
+
+    def _answer_release(self) -> None:
+        # What is being performed may finish first: responses are allowed until we answer (PS3.8 Table 9-10, AR-7).
+        if self._performing or self._error is not None:
+            return
+        if self._upper_layer.state in (State.STA8, State.STA9, State.STA12):
+            self._upper_layer.release_response()
+            self._connection.flush()
+            if self._upper_layer.is_over:
+                self._end(AssociationReleased("the peer released the association"))
+
+    def _abort(self, detail: str, *, source: int = 0, reason: int = 0) -> None:
+        if self._error is None:
+            self._upper_layer.abort(source, reason)
+            self._end(AssociationAborted(source, reason, detail, by_peer=False))
+            self._connection.flush()
+
+    def _end(self, error: AssociationError) -> None:
+        """Let everybody know, once, that it is over."""
+        if self._error is not None:
+            return
+        self._error = error
+        self._watch.cancel()
+        if self._incoming is not None:
+            self._incoming.fail(error)
+        for message_id, responses in tuple(self._outstanding.items()):
+            responses.fail(error)
+            self._forget(message_id)
+        for task in self._performing:
+            task.cancel()
+        for observer in self._observers:
+            observer.association_closed(self, error)
+
+    def _raise_if_over(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # The peer's silence.
+
+    def _watch_peer(self) -> None:
+        """Abort where the peer stalls inside a message, or has had nothing to say for too long."""
+        if self._assembler.inside_message or self._upper_layer.inside_pdu:
+            limit, words = self._timeouts.stall, "the peer stopped in the middle of a message"
+            since = self._connection.last_received
+        else:
+            limit, words = self._timeouts.idle or math.inf, "the peer had nothing to say"
+            since = max(self._connection.last_received, self._quiet_since)
+        # Where we hold the peer back, or somebody works or waits under a deadline of his own, silence is no fault.
+        busy = not self._assembler.inside_message and bool(self._performing or self._outstanding)
+        excused = self._connection.is_held or busy
+        left = limit if excused else since + limit - self._loop.time()
+        if left <= 0:
+            self._abort(f"{words} for {limit:g} s", source=2)
+        else:
+            self._watch = self._loop.call_later(min(left, self._timeouts.stall), self._watch_peer)
+
+
+async def _duplicate(_operation: Operation) -> int:
+    return DUPLICATE_INVOCATION
+
+
+def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:
+    if event.reason is None:
+        return AssociationAborted(None)
+    return AssociationAborted(2, event.reason, event.detail, by_peer=False)
+
+
+def trace_for(observers: Sequence[Observer], connection: Connection) -> Callable[[bool, ControlPDU | PDV], None] | None:
+    """Return what tells the observers of each PDU of a connection; None where none of them wants to know."""
+    interested = [
+        observer
+        for observer in observers
+        if type(observer).pdu_sent is not Observer.pdu_sent or type(observer).pdu_received is not Observer.pdu_received
+    ]
+    if not interested:
+        return None
+
+    def trace(sent: bool, pdu: ControlPDU | PDV) -> None:
+        for observer in interested:
+            (observer.pdu_sent if sent else observer.pdu_received)(connection, pdu)
+
+    return trace

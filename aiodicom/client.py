@@ -1,0 +1,267 @@
+"""The requestor: open a transport connection, negotiate an association, hand it over (PS3.8 §7.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Final
+
+from anyio import CapacityLimiter
+
+from aiodicom.association import Association, Observer, trace_for
+from aiodicom.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    ConnectionFailed,
+    DicomNetworkError,
+    OperationTimeout,
+    RemoteProtocolError,
+)
+from aiodicom.handlers import Dispatcher
+from aiodicom.logs import LoggingObserver
+from aiodicom.planning import default_contexts
+from aiodicom.terms import DEFAULT_WINDOW, Terms, Timeouts, announced_length, describe_peer, find_item
+from aiodicom.transport import MAXIMUM_LENGTH, Connection
+from aiodicom.upper_layer.items import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    RoleSelection,
+    UserIdentity,
+    UserInformationItem,
+)
+from aiodicom.upper_layer.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ
+from aiodicom.upper_layer.presentation import ProposedContext, accepted_contexts, propose
+from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
+from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+DEFAULT_TIMEOUTS: Final = Timeouts(idle=None)
+"""A requestor may keep an association for as long as it likes: the acceptor decides when it has been idle too long."""
+
+
+def associate(
+    host: str,
+    port: int,
+    *,
+    called_ae_title: str = "ANY-SCP",
+    calling_ae_title: str = "AIODICOM",
+    contexts: Sequence[ProposedContext | str] | None = None,
+    maximum_length: int = MAXIMUM_LENGTH,
+    operations_window: tuple[int, int] | None = None,
+    identity: UserIdentity | None = None,
+    user_information: Sequence[UserInformationItem] = (),
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    tls: ssl.SSLContext | None = None,
+    observers: Sequence[Observer] | None = None,
+    limiter: CapacityLimiter | None = None,
+) -> AssociationRequest:
+    """Ask a peer for an association (A-ASSOCIATE, PS3.8 §7.1): `await` it, or use it in `async with`.
+
+    `async with associate(…) as association` releases the association at the end of the block, and aborts it where an
+    exception leaves the block. `association = await associate(…)` leaves that to `release()` and `abort()`, in whichever
+    task.
+
+    Args:
+        host: name or address of the peer.
+        port: its port; 104 and 11112 are registered for DICOM.
+        called_ae_title: the AE title of the peer, at most 16 characters.
+        calling_ae_title: our own.
+        contexts: what to propose, at most 128: `ProposedContext`s, or UIDs of SOP classes, which are proposed with
+            Explicit and Implicit VR Little Endian; `contexts_for(paths)` plans them. By default Verification and those of
+            Query/Retrieve and the Modality Worklist.
+        maximum_length: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8 §D.1).
+        operations_window: how many operations we want to invoke, and how many to perform, at a time; 0 is no limit
+            (PS3.7 §D.3.3.3). Not offered unless given: some peers drop the connection when they see the offer.
+        identity: who we are (PS3.7 §D.3.3.7).
+        user_information: further sub-items to send, such as extended negotiation.
+        timeouts: how long each wait may take.
+        tls: the context of a TLS connection; None is none.
+        observers: hooks; by default one that logs. A sequence of none is silent.
+        limiter: of the worker threads that read files and encode data sets; by default anyio's own.
+
+    Raises:
+        ConnectionFailed: there is no transport connection to be had.
+        AssociationRejected: the peer does not want the association; the error says why, and what helps.
+        AssociationAborted: the peer aborted, or closed the connection, instead of answering.
+        OperationTimeout: connecting, or the answer, took too long.
+        LocalProtocolError: an AE title or a context that cannot be proposed.
+    """
+    proposals = default_contexts() if contexts is None else contexts
+    items, roles = propose([ProposedContext(each) if isinstance(each, str) else each for each in proposals])
+    information: list[UserInformationItem] = [
+        MaximumLength(maximum_length),
+        ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
+        ImplementationVersionName(IMPLEMENTATION_VERSION_NAME),
+        *roles,
+        *user_information,
+    ]
+    if operations_window is not None:
+        information.append(AsynchronousOperationsWindow(*operations_window))
+    if identity is not None:
+        information.append(identity)
+    request = AAssociateRQ(called_ae_title, calling_ae_title, items, tuple(information))
+    request.encode()  # what cannot be encoded is said before anything is connected
+    return AssociationRequest(
+        host,
+        port,
+        request,
+        maximum_length=maximum_length,
+        timeouts=timeouts,
+        tls=tls,
+        observers=(LoggingObserver(),) if observers is None else observers,
+        limiter=limiter,
+    )
+
+
+class AssociationRequest:
+    """An association to be: awaitable, and an async context manager; made by `associate`, for one use."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        request: AAssociateRQ,
+        *,
+        maximum_length: int,
+        timeouts: Timeouts,
+        tls: ssl.SSLContext | None,
+        observers: Sequence[Observer],
+        limiter: CapacityLimiter | None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._request = request
+        self._maximum_length = maximum_length
+        self._timeouts = timeouts
+        self._tls = tls
+        self._observers = observers
+        self._limiter = limiter
+        self._association: Association | None = None
+
+    def __await__(self) -> Generator[object, None, Association]:
+        return self._associate().__await__()
+
+    async def __aenter__(self) -> Association:
+        """Return the established association."""
+        self._association = await self._associate()
+        return self._association
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *details: object) -> None:
+        """Release it, or abort it where an exception leaves the block."""
+        assert self._association is not None
+        await self._association.__aexit__(exc_type, *details)
+
+    async def _associate(self) -> Association:
+        upper_layer = UpperLayer(maximum_length=self._maximum_length)
+        connection = Connection(upper_layer, artim_timeout=self._timeouts.artim, send_timeout=self._timeouts.send)
+        upper_layer.trace = trace_for(self._observers, connection)
+        establish = partial(
+            Association,
+            connection,
+            is_requestor=True,
+            dispatch=Dispatcher(()),
+            timeouts=self._timeouts,
+            observers=self._observers,
+            limiter=self._limiter,
+        )
+        answer = _Answer(self._request, connection, establish)
+        upper_layer.associate(self._request)
+        try:
+            await self._connect(connection)
+            try:
+                async with asyncio.timeout(self._timeouts.associate):
+                    return await answer.association
+            except TimeoutError:
+                advice = "the peer took the connection but did not answer our A-ASSOCIATE-RQ: is it a DICOM port?"
+                raise OperationTimeout("associate", self._timeouts.associate, advice) from None
+        except BaseException as error:
+            upper_layer.abort()
+            connection.flush()
+            connection.cut()
+            if isinstance(error, DicomNetworkError):
+                for observer in self._observers:
+                    observer.association_refused(None, error)
+            raise
+
+    async def _connect(self, connection: Connection) -> None:
+        where = f"{self._host}:{self._port}"
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, self._host, self._port, ssl=self._tls
+                )
+        except TimeoutError:
+            advice = f"nothing at {where} answered: check the host, and the firewalls on the way"
+            raise OperationTimeout("connect", self._timeouts.connect, advice) from None
+        except ssl.SSLError as error:
+            raise ConnectionFailed(f"no TLS connection to {where}: {error.reason or error}") from error
+        except OSError as error:
+            advice = "; is a DICOM server running on that port?" if isinstance(error, ConnectionRefusedError) else ""
+            raise ConnectionFailed(f"no connection to {where}: {error.strerror or error}{advice}") from error
+
+
+class _Answer:
+    """Receives the answer to an A-ASSOCIATE-RQ, and turns it into an association or an exception."""
+
+    def __init__(
+        self, request: AAssociateRQ, connection: Connection, establish: Callable[[Terms], Association]
+    ) -> None:
+        self._request = request
+        self._connection = connection
+        self._establish = establish
+        connection.receiver = self
+        self.association: asyncio.Future[Association] = asyncio.get_running_loop().create_future()
+
+    def event_received(self, event: UpperLayerEvent) -> None:
+        if self.association.done():
+            return
+        match event:
+            case AAssociateAC():
+                try:
+                    self.association.set_result(
+                        self._establish(_terms(self._request, event, self._connection.extra_info("peername")))
+                    )
+                except RemoteProtocolError as error:
+                    self.association.set_exception(error)
+            case AAssociateRJ():
+                self.association.set_exception(AssociationRejected(event.result, event.source, event.reason))
+            case AAbort():
+                advice = "that was its answer to our request: it may not know our AE title, or have no room for us"
+                self.association.set_exception(AssociationAborted(event.source, event.reason, advice))
+            case ProviderAbort(reason=None):
+                self.connection_closed()
+            case ProviderAbort():
+                self.association.set_exception(AssociationAborted(2, event.reason or 0, event.detail, by_peer=False))
+
+    def connection_closed(self) -> None:
+        if not self.association.done():
+            advice = "the peer closed instead of answering our request: is it a DICOM port, and does it know our host?"
+            self.association.set_exception(AssociationAborted(None, 0, advice))
+
+
+def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Terms:
+    """Return what the acceptor agreed to.
+
+    Raises:
+        RemoteProtocolError: it agreed to what was not proposed.
+    """
+    proposed_roles = [item for item in request.user_information if isinstance(item, RoleSelection)]
+    answered_roles = [item for item in answer.user_information if isinstance(item, RoleSelection)]
+    contexts = accepted_contexts(
+        request.presentation_contexts, proposed_roles, answer.presentation_contexts, answered_roles
+    )
+    offered = find_item(request.user_information, AsynchronousOperationsWindow)
+    agreed = find_item(answer.user_information, AsynchronousOperationsWindow)
+    window = agreed if offered and agreed else DEFAULT_WINDOW
+    return Terms(
+        peer=describe_peer(request, request.called_ae_title, address, answer.user_information),
+        contexts=contexts,
+        proposed=request.presentation_contexts,
+        maximum_length=announced_length(answer.user_information),
+        maximum_invoked=window.maximum_number_operations_invoked,
+        maximum_performed=window.maximum_number_operations_performed,
+        user_information=answer.user_information,
+    )

@@ -1,0 +1,120 @@
+"""What an application offers its peers: which abstract syntaxes, which requests, performed by whom.
+
+A handler is a coroutine function of one `Operation`; a plain function will do, gets a `BlockingOperation`, and runs in a
+worker thread. It returns a status (None is Success), or raises a `DimseError`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias, cast
+
+from anyio import CapacityLimiter, to_thread
+
+from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request
+from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, UNRECOGNIZED_OPERATION
+from aiodicom.operation import BlockingOperation, Operation
+from aiodicom.uids import VERIFICATION, storage_sop_classes, transfer_syntaxes
+from aiodicom.upper_layer.presentation import SupportedSyntax
+
+CoroutineHandler: TypeAlias = Callable[[Operation], Awaitable[object]]
+BlockingHandler: TypeAlias = Callable[[BlockingOperation], object]
+Handler: TypeAlias = CoroutineHandler | BlockingHandler
+"""A handler returns a status as an int (`Status` is one), or anything else for Success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One kind of request, for some abstract syntaxes, and its handler.
+
+    Args:
+        request: the class of the request: `CStoreRQ`, `CEchoRQ`, …
+        handler: performs it.
+        abstract_syntaxes: for which SOP classes, each with the transfer syntaxes and roles that are accepted.
+    """
+
+    request: type[Request]
+    handler: Handler
+    abstract_syntaxes: Mapping[str, SupportedSyntax]
+
+
+async def _echo(_operation: Operation) -> None:
+    """C-ECHO asks for nothing but its answer (PS3.4 Annex A)."""
+
+
+VERIFICATION_SERVICE: Final = Service(CEchoRQ, _echo, {VERIFICATION: SupportedSyntax()})
+
+
+def storage_service(
+    handler: Handler, sop_classes: Iterable[str] | None = None, syntaxes: Iterable[str] | None = None
+) -> Service:
+    """Return the Storage service (PS3.4 Annex B) with a handler of C-STORE.
+
+    Args:
+        handler: performs it.
+        sop_classes: UIDs; by default every Storage SOP Class of the Standard, which loads pydicom's dictionary.
+        syntaxes: UIDs of transfer syntaxes; by default every one of the Standard, for nothing needs to be decoded to keep
+            an instance.
+    """
+    syntax = SupportedSyntax(frozenset(transfer_syntaxes() if syntaxes is None else syntaxes))
+    return Service(CStoreRQ, handler, dict.fromkeys(sop_classes or storage_sop_classes(), syntax))
+
+
+class Dispatcher:
+    """Finds the handler of an operation, and runs it.
+
+    Args:
+        services: what is offered; a later one replaces an earlier one for the same request and abstract syntax.
+        limiter: of the worker threads for plain functions.
+    """
+
+    def __init__(self, services: Iterable[Service], limiter: CapacityLimiter | None = None) -> None:
+        self.supported: dict[str, SupportedSyntax] = {}
+        """What is accepted for each abstract syntax: what any of its services accepts."""
+        self._handlers: dict[tuple[type[Request], str], CoroutineHandler] = {}
+        for service in services:
+            handler = _as_coroutine(service.handler, limiter)
+            for uid, syntax in service.abstract_syntaxes.items():
+                self._handlers[service.request, uid] = handler
+                self.supported[uid] = _union(self.supported[uid], syntax) if uid in self.supported else syntax
+
+    async def __call__(self, operation: Operation) -> int | None:
+        """Perform the operation and return its status; None is Success.
+
+        Without a handler that is 0x0211, Unrecognized Operation; where the SOP class of the command is not the abstract
+        syntax of its context, or the peer has not the role of SCU there, 0x0122, SOP Class Not Supported (PS3.7 Annex C).
+        """
+        context, command = operation.context, operation.command
+        handler = self._handlers.get((type(command), context.abstract_syntax))
+        if handler is None:
+            return UNRECOGNIZED_OPERATION
+        if not context.as_scp or _sop_class(command) != context.abstract_syntax:
+            return SOP_CLASS_NOT_SUPPORTED
+        status = await handler(operation)
+        return status if isinstance(status, int) else None
+
+
+def _sop_class(command: Request) -> str | None:
+    affected: str | None = getattr(command, "affected_sop_class_uid", None)
+    return affected or getattr(command, "requested_sop_class_uid", None)
+
+
+def _union(one: SupportedSyntax, other: SupportedSyntax) -> SupportedSyntax:
+    return SupportedSyntax(
+        one.transfer_syntaxes | other.transfer_syntaxes,
+        one.requestor_scu or other.requestor_scu,
+        one.requestor_scp or other.requestor_scp,
+    )
+
+
+def _as_coroutine(handler: Handler, limiter: CapacityLimiter | None) -> CoroutineHandler:
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
+        return cast("CoroutineHandler", handler)
+    return partial(_in_worker_thread, cast("BlockingHandler", handler), limiter)
+
+
+async def _in_worker_thread(handler: BlockingHandler, limiter: CapacityLimiter | None, operation: Operation) -> object:
+    return await to_thread.run_sync(handler, BlockingOperation(operation), limiter=limiter)

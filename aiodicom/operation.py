@@ -1,0 +1,415 @@
+"""An operation seen from either side: `Operation` is performed for the peer, `Responses` are awaited from it.
+
+The data set of a message is available at three heights, like the body of an HTTP request: as a stream of encoded fragments,
+as bytes or a Part 10 file, as a pydicom Dataset. Nobody has to take it: what is not read is discarded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from io import BufferedWriter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import uuid4
+
+from anyio import CancelScope, CapacityLimiter, from_thread, to_thread
+
+from aiodicom.dataset import decode_data_set
+from aiodicom.dimse.commands import Request, Response
+from aiodicom.errors import DimseError, InvalidInstance, OperationTimeout
+from aiodicom.part10 import file_meta, valid_uid
+from aiodicom.terms import Peer
+from aiodicom.upper_layer.presentation import PresentationContext
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+T = TypeVar("T")
+
+HIGH_WATER: Final = 1024 * 1024
+"""How many bytes of data sets an association buffers before it stops reading from the peer."""
+
+LOW_WATER: Final = HIGH_WATER // 2
+"""How few bytes must be left of them before it reads on."""
+
+FILE_BATCH: Final = 1024 * 1024
+"""How much of a data set is written to a file at once, in bytes."""
+
+
+class ReceiveWindow:
+    """The bytes of data sets that an association has received and nobody has taken yet: the bound of its memory.
+
+    Args:
+        pause: called when there are too many.
+        resume: called when there is room again.
+    """
+
+    __slots__ = ("_pause", "_paused", "_resume", "buffered")
+
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self._pause = pause
+        self._resume = resume
+        self._paused = False
+        self.buffered = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether reading from the peer is paused for it."""
+        return self._paused
+
+    def add(self, count: int) -> None:
+        """Count bytes that came in; with a negative number, bytes that were taken."""
+        self.buffered += count
+        if self._paused:
+            if self.buffered <= LOW_WATER:
+                self._paused = False
+                self._resume()
+        elif self.buffered > HIGH_WATER:
+            self._paused = True
+            self._pause()
+
+
+class IncomingDataSet:
+    """The data set of a message that is arriving, as encoded in `transfer_syntax`.
+
+    The association puts fragments in, one consumer takes them out.
+    """
+
+    __slots__ = ("_chunks", "_discarding", "_ended", "_error", "_waiter", "_window", "length", "transfer_syntax")
+
+    def __init__(self, transfer_syntax: str, window: ReceiveWindow, *, is_empty: bool = False) -> None:
+        self.transfer_syntax = transfer_syntax
+        self.length = 0
+        """How many bytes have come so far."""
+        self._window = window
+        self._chunks: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self._ended = is_empty
+        self._discarding = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last fragment has come."""
+        return self._ended
+
+    # The association's side.
+
+    def feed(self, data: bytes | memoryview, is_last: bool) -> None:
+        """Take a fragment; it is copied, unless nobody wants it."""
+        self.length += len(data)
+        if data and not self._discarding:
+            self._chunks.append(bytes(data))
+            self._window.add(len(data))
+        self._ended = is_last
+        if self._waiter is not None:
+            self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Say that the rest will not come."""
+        if not self._ended:
+            self._error = error
+            self._wake()
+
+    def discard(self) -> None:
+        """Forget what has come, and what will."""
+        self._discarding = True
+        self._window.add(-sum(map(len, self._chunks)))
+        self._chunks.clear()
+
+    async def wait_complete(self) -> None:
+        """Wait until the last fragment has come; raise what `fail` was given if it will not."""
+        while not self._ended:
+            await self._wait()
+
+    # The consumer's side.
+
+    async def take(self, at_least: int = 1) -> list[bytes]:
+        """Return what has come and was not taken yet, once it is `at_least` so many bytes or the end; [] is the end.
+
+        Raises:
+            AssociationError: the association ended before the data set did.
+        """
+        while not self._ended and (not self._chunks or sum(map(len, self._chunks)) < at_least):
+            if self._window.is_full and self._chunks:
+                break
+            await self._wait()
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self._window.add(-sum(map(len, chunks)))
+        return chunks
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Operation:
+    """A request of the peer that is being performed: what a handler gets.
+
+    Attributes:
+        command: the request: a `CStoreRQ`, `CEchoRQ`, …
+        context: the presentation context it came on.
+        peer: who asks.
+        data_set: the data set of the request, as it arrives; empty where the request has none.
+    """
+
+    __slots__ = ("_limiter", "command", "context", "data_set", "peer")
+
+    def __init__(
+        self,
+        command: Request,
+        context: PresentationContext,
+        peer: Peer,
+        data_set: IncomingDataSet,
+        limiter: CapacityLimiter | None = None,
+    ) -> None:
+        self.command = command
+        self.context = context
+        self.peer = peer
+        self.data_set = data_set
+        self._limiter = limiter
+
+    def __repr__(self) -> str:
+        return f"<Operation {type(self.command).__name__} {self.command.message_id} from {self.peer}>"
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The Affected SOP Instance UID of a C-STORE (PS3.7 §9.3.1.1); empty where the request has none."""
+        return getattr(self.command, "affected_sop_instance_uid", None) or ""
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the encoded data set as it arrives, in pieces of any size; whoever is slow holds the peer back.
+
+        Raises:
+            AssociationError: the association ended before the data set did.
+        """
+        while chunks := await self.data_set.take():
+            for chunk in chunks:
+                yield chunk
+
+    async def read(self, *, limit: int | None = None) -> bytes:
+        """Return the encoded data set, whole.
+
+        Args:
+            limit: how many bytes to take at most; by default as many as come.
+
+        Raises:
+            DimseError: 0xA700, Out of Resources, where it is longer than that (PS3.4 §B.2.3).
+        """
+        parts: list[bytes] = []
+        while chunks := await self.data_set.take():
+            parts += chunks
+            if limit is not None and self.data_set.length > limit:
+                raise DimseError(0xA700, f"Data set exceeds {limit} bytes")
+        return b"".join(parts)
+
+    async def dataset(self) -> Dataset:
+        """Return the data set as a pydicom Dataset, decoded in a worker thread; its `file_meta` is set.
+
+        Raises:
+            DimseError: 0xC000, Cannot Understand, where it cannot be decoded (PS3.4 §B.2.3).
+        """
+        data = await self.read()
+        try:
+            return await self._in_thread(decode_data_set, data, self.data_set.transfer_syntax)
+        except InvalidInstance as error:
+            raise DimseError(0xC000, "The data set cannot be decoded") from error
+
+    async def save(self, folder: str | os.PathLike[str], name: str | Callable[[Path], str] | None = None) -> Path:
+        """Write the data set to a Part 10 file, with a File Meta Information of our own, and return its path.
+
+        It is written as it arrives, never whole in memory, under a temporary name, and renamed when it is complete: under
+        its name there is a whole file or none. An older file of that name is replaced.
+
+        Args:
+            folder: where to; made if need be.
+            name: the file's path below the folder; or a function that makes it of the complete temporary file, called in
+                a worker thread. By default `<SOP Instance UID>.dcm`.
+
+        Raises:
+            DimseError: 0x0117, Invalid Object Instance, where the SOP Instance UID is none (PS3.7 §C.5.9);
+                0xA700, Out of Resources, where the file cannot be written.
+            AssociationError: the association ended before the data set did.
+        """
+        uid = self.sop_instance_uid
+        if not valid_uid(uid):
+            raise DimseError(0x0117, "Affected SOP Instance UID is no UID")
+        meta = file_meta(
+            getattr(self.command, "affected_sop_class_uid", None) or self.context.abstract_syntax,
+            uid,
+            self.data_set.transfer_syntax,
+            source_ae_title=self.peer.ae_title,
+        )
+        file = _PartialFile(Path(folder), name or f"{uid}.dcm")
+        try:
+            chunks = [meta, *await self.data_set.take(FILE_BATCH)]
+            while not self.data_set.is_complete:
+                await self._in_thread(file.write, chunks)
+                chunks = await self.data_set.take(FILE_BATCH)
+            return await self._in_thread(file.complete, chunks)
+        except OSError as error:
+            raise DimseError(0xA700, "The file cannot be written") from error
+        finally:
+            if file.is_open:
+                with CancelScope(shield=True):
+                    await self._in_thread(file.remove)
+
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        return await to_thread.run_sync(partial(function, *args), limiter=self._limiter)
+
+
+class _PartialFile:
+    """A file that gets its name when it is complete; its methods block, and belong in a worker thread."""
+
+    def __init__(self, folder: Path, name: str | Callable[[Path], str]) -> None:
+        self._folder = folder
+        self._name = name
+        self._path = folder / f".{uuid4().hex}.part"
+        self._file: BufferedWriter | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a temporary file."""
+        return self._file is not None
+
+    def write(self, chunks: list[bytes]) -> None:
+        if self._file is None:
+            self._file = self._create()
+        self._file.writelines(chunks)
+
+    def complete(self, chunks: list[bytes]) -> Path:
+        self.write(chunks)
+        assert self._file is not None
+        self._file.close()
+        name = self._name(self._path) if callable(self._name) else self._name
+        final = self._folder / name
+        try:
+            self._path.replace(final)
+        except FileNotFoundError:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(final)
+        self._file = None
+        return final
+
+    def remove(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what could not be written before cannot be written now
+                self._file.close()
+            self._file = None
+        self._path.unlink(missing_ok=True)
+
+    def _create(self) -> BufferedWriter:
+        try:
+            return self._path.open("xb")
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return self._path.open("xb")
+
+
+class BlockingOperation:
+    """An `Operation` for a handler that is no coroutine and runs in a worker thread: its methods block.
+
+    Attributes:
+        operation: the operation itself, with `command`, `context` and `peer`.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.command = operation.command
+        self.context = operation.context
+        self.peer = operation.peer
+
+    def read(self, *, limit: int | None = None) -> bytes:
+        """Do as `Operation.read` does."""
+        return from_thread.run(partial(self.operation.read, limit=limit))
+
+    def dataset(self) -> Dataset:
+        """Do as `Operation.dataset` does."""
+        return from_thread.run(self.operation.dataset)
+
+    def save(self, folder: str | os.PathLike[str], name: str | Callable[[Path], str] | None = None) -> Path:
+        """Do as `Operation.save` does."""
+        return from_thread.run(self.operation.save, folder, name)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedResponse:
+    """A response of the peer and the encoded data set that came with it, if any."""
+
+    response: Response
+    data_set: bytes | None
+
+
+class Responses:
+    """The responses to one request of ours, in the order they come.
+
+    Args:
+        request: what was asked.
+        timeout: how long the next response may take, in seconds; None is for ever.
+    """
+
+    __slots__ = ("_error", "_loop", "_received", "_timeout", "_timer", "_waiter", "request")
+
+    def __init__(self, request: Request, timeout: float | None) -> None:
+        self.request = request
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._received: deque[ReceivedResponse] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+
+    def deliver(self, received: ReceivedResponse) -> None:
+        """Take the next response."""
+        self._received.append(received)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Say that no more responses will come."""
+        self._error = self._error or error
+        self._wake()
+
+    async def next(self) -> ReceivedResponse:
+        """Return the next response, waiting for it.
+
+        Raises:
+            OperationTimeout: it did not come in time; the association cannot be used further.
+            AssociationError: the association ended.
+        """
+        while not self._received:
+            if self._error is not None:
+                raise self._error
+            self._waiter = self._loop.create_future()
+            if self._timeout is not None:
+                self._timer = self._loop.call_later(self._timeout, self._expire)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if self._timer is not None:
+                    self._timer.cancel()
+        return self._received.popleft()
+
+    def _expire(self) -> None:
+        name = type(self.request).__name__
+        self.fail(OperationTimeout("response", self._timeout or 0, f"the peer did not answer our {name}"))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

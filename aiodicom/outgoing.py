@@ -1,0 +1,191 @@
+"""An instance on its way out: what `c_store` is given, the context that carries it, the bytes that go over the wire.
+
+PS3.4 §B.2: an instance goes out in its own transfer syntax where that was accepted; else it is transcoded between the
+uncompressed ones, or decompressed where the caller allows it; else nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Union
+
+from anyio import CapacityLimiter, to_thread
+
+from aiodicom.dataset import encode_data_set, transcode
+from aiodicom.errors import InvalidInstance, NoAcceptedContext
+from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
+from aiodicom.upper_layer.items import PresentationContextRQ
+from aiodicom.upper_layer.presentation import PresentationContext
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+T = TypeVar("T")
+
+SMALL_FILE: Final = 1024 * 1024
+"""Up to this size a file is read whole; a longer one in chunks of this size, while it is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedInstance:
+    """A SOP instance whose data set is encoded already.
+
+    Args:
+        sop_class_uid: what kind of object it is.
+        sop_instance_uid: which one.
+        transfer_syntax: UID of the encoding of the data.
+        data: the data set without preamble and File Meta Information, in bytes, or in chunks as they come. Chunks can be
+            taken once, and only in the transfer syntax they have.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    data: bytes | memoryview | AsyncIterable[bytes]
+
+    def __repr__(self) -> str:
+        return f"EncodedInstance({self.sop_class_uid!r}, {self.sop_instance_uid!r}, {self.transfer_syntax!r})"
+
+
+Instance: TypeAlias = Union[str, "os.PathLike[str]", "Dataset", EncodedInstance]
+"""Whatever can be stored: the path of a Part 10 file, a pydicom Dataset, an encoded instance."""
+
+
+def choose_context(
+    contexts: Iterable[PresentationContext], abstract_syntax: str, transfer_syntaxes: Sequence[str] = ()
+) -> PresentationContext | None:
+    """Return the context to invoke an operation on, or None.
+
+    Args:
+        contexts: the accepted ones.
+        abstract_syntax: what the operation is about.
+        transfer_syntaxes: those that will do, the best first; none means that any will.
+    """
+    usable = [context for context in contexts if context.abstract_syntax == abstract_syntax and context.as_scu]
+    if not transfer_syntaxes:
+        return usable[0] if usable else None
+    by_syntax = {context.transfer_syntax: context for context in reversed(usable)}
+    return next((by_syntax[syntax] for syntax in transfer_syntaxes if syntax in by_syntax), None)
+
+
+async def prepare(
+    instance: Instance,
+    contexts: Iterable[PresentationContext],
+    proposed: Iterable[PresentationContextRQ],
+    *,
+    decompress: bool,
+    limiter: CapacityLimiter | None,
+) -> tuple[PresentationContext, EncodedInstance]:
+    """Return the context that carries the instance, and the instance in the transfer syntax of that context.
+
+    Args:
+        instance: what is to be sent.
+        contexts: those accepted.
+        proposed: those proposed, for the error.
+        decompress: whether compressed pixel data may be decompressed.
+        limiter: of the worker threads, in which files are read and data sets encoded.
+
+    Raises:
+        InvalidInstance: it cannot be read, or not be transcoded.
+        NoAcceptedContext: no accepted context can carry it.
+    """
+    in_thread = partial(_in_thread, limiter=limiter)
+    if isinstance(instance, EncodedInstance):
+        encoded = instance
+    elif isinstance(instance, str | os.PathLike):
+        encoded = await in_thread(_load, Path(instance))
+    else:
+        encoded = await in_thread(_encode, instance)
+    accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
+    own = encoded.transfer_syntax
+    context = choose_context(accepted, encoded.sop_class_uid, (own, *_substitutes(own, decompress)))
+    if context is None:
+        raise _not_accepted(encoded, accepted, proposed)
+    if context.transfer_syntax != own:
+        if not isinstance(encoded.data, bytes | memoryview):
+            whole = b"".join([chunk async for chunk in encoded.data])
+        else:
+            whole = bytes(encoded.data)
+        data = await in_thread(partial(transcode, decompress=decompress), whole, own, context.transfer_syntax)
+        encoded = replace(encoded, transfer_syntax=context.transfer_syntax, data=data)
+    return context, encoded
+
+
+def _substitutes(transfer_syntax: str, decompress: bool) -> tuple[str, ...]:
+    return UNCOMPRESSED if decompress or transfer_syntax in UNCOMPRESSED else ()
+
+
+def _not_accepted(
+    encoded: EncodedInstance, accepted: Iterable[PresentationContext], proposed: Iterable[PresentationContextRQ]
+) -> NoAcceptedContext:
+    syntaxes = [context.transfer_syntax for context in accepted if context.as_scu]
+    advice = ""
+    if any(syntax in UNCOMPRESSED for syntax in syntaxes):
+        advice = "the pixel data is compressed: allow decompression (decompress=True, --decompress) to send it"
+    return NoAcceptedContext(
+        encoded.sop_class_uid,
+        encoded.transfer_syntax,
+        proposed=[item.transfer_syntaxes for item in proposed if item.abstract_syntax == encoded.sop_class_uid],
+        accepted=syntaxes,
+        advice=advice,
+    )
+
+
+async def _in_thread(function: Callable[..., T], *args: object, limiter: CapacityLimiter | None) -> T:
+    return await to_thread.run_sync(function, *args, limiter=limiter)
+
+
+def _load(path: Path) -> EncodedInstance:
+    """Open a Part 10 file; read it, if it is small."""
+    try:
+        file = open_instance(path)
+        data: bytes | AsyncIterable[bytes]
+        if file.size - file.data_set_offset <= SMALL_FILE:
+            with path.open("rb") as stream:
+                stream.seek(file.data_set_offset)
+                data = stream.read()
+        else:
+            data = _FileChunks(file)
+    except OSError as error:
+        raise InvalidInstance(f"{path}: cannot be read: {error.strerror}") from error
+    return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)
+
+
+def _encode(dataset: Dataset) -> EncodedInstance:
+    """Encode a Dataset in the transfer syntax that its File Meta Information names, or that it was read in."""
+    sop_class, sop_instance = dataset.get("SOPClassUID"), dataset.get("SOPInstanceUID")
+    if not sop_class or not sop_instance:
+        raise InvalidInstance(
+            "the Dataset has no SOP Class UID (0008,0016) or no SOP Instance UID (0008,0018): set both"
+        )
+    meta = getattr(dataset, "file_meta", None)
+    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
+    if not syntax:
+        is_implicit, is_little_endian = dataset.original_encoding
+        if is_little_endian is False:
+            raise InvalidInstance("the Dataset has no transfer syntax: set file_meta.TransferSyntaxUID")
+        syntax = IMPLICIT_VR_LITTLE_ENDIAN if is_implicit else EXPLICIT_VR_LITTLE_ENDIAN
+    return EncodedInstance(str(sop_class), str(sop_instance), str(syntax), encode_data_set(dataset, str(syntax)))
+
+
+class _FileChunks:
+    """The data set of a large file in chunks, each read in a worker thread while the one before is sent."""
+
+    def __init__(self, file: InstanceFile) -> None:
+        self._file = file
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._file.size - self._file.data_set_offset
+        with self._file.path.open("rb", buffering=0) as stream:
+            stream.seek(self._file.data_set_offset)
+            while left:
+                chunk = await to_thread.run_sync(stream.read, min(SMALL_FILE, left))
+                if not chunk:
+                    raise InvalidInstance(f"{self._file.path}: was truncated while it was sent")
+                left -= len(chunk)
+                yield chunk

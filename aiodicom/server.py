@@ -1,0 +1,460 @@
+"""The acceptor: listen, accept or reject associations, dispatch operations to handlers, stop in good order.
+
+PS3.8 §7.1 and §9.2. Every association lives in the event loop that started the server; handlers are coroutines in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Self, TypeAlias, TypeVar, cast
+
+from anyio import CancelScope, CapacityLimiter
+
+from aiodicom.association import Association, Observer, trace_for
+from aiodicom.dimse.commands import CEchoRQ
+from aiodicom.errors import (
+    AssociationAborted,
+    AssociationError,
+    AssociationRejected,
+    ConnectionFailed,
+    LocalProtocolError,
+)
+from aiodicom.handlers import VERIFICATION_SERVICE, Dispatcher, Handler, Service, storage_service
+from aiodicom.logs import LoggingObserver
+from aiodicom.terms import DEFAULT_WINDOW, Peer, Terms, Timeouts, announced_length, describe_peer, find_item
+from aiodicom.transport import MAXIMUM_LENGTH, Connection
+from aiodicom.uids import VERIFICATION
+from aiodicom.upper_layer.items import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    RoleSelection,
+    UserIdentityResponse,
+    UserInformationItem,
+)
+from aiodicom.upper_layer.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, valid_ae_title
+from aiodicom.upper_layer.presentation import SupportedSyntax, negotiate
+from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
+from aiodicom.upper_layer.state_machine import State
+from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+AssociateHandler: TypeAlias = Callable[[Peer], Awaitable[bytes | None]]
+H = TypeVar("H", bound=Handler)
+A = TypeVar("A", bound=AssociateHandler)
+
+# PS3.8 Table 9-21: result, source, reason.
+_NO_REASON_GIVEN: Final = (1, 1, 1)
+_CALLING_AE_TITLE_NOT_RECOGNIZED: Final = (1, 1, 3)
+_CALLED_AE_TITLE_NOT_RECOGNIZED: Final = (1, 1, 7)
+_TEMPORARY_CONGESTION: Final = (2, 3, 1)
+_LOCAL_LIMIT_EXCEEDED: Final = (2, 3, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An address to accept transport connections at.
+
+    Args:
+        host: name or address; "" is every address of this machine, of IPv4 and IPv6.
+        port: 0 takes a free one.
+        tls: the context of TLS connections; None is none. Plain and TLS never share a port.
+        reuse_port: let other processes listen at the same address, and the system share connections out among them.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 11112
+    tls: ssl.SSLContext | None = None
+    reuse_port: bool = False
+
+
+class Server:
+    """Accepts associations, and performs what is asked on them.
+
+    C-ECHO is answered by itself; everything else needs a handler, and what has none is refused, context by context::
+
+        server = aiodicom.Server("ARCHIVE", port=11112)
+
+        @server.on_c_store
+        async def keep(operation):
+            await operation.save("received")
+
+        async with server:
+            await server.serve_forever()
+
+    Args:
+        ae_title: our own.
+        host: where to listen, see `Listener`.
+        port: likewise.
+        listeners: where to listen instead, at several addresses.
+        services: what is offered, besides what the `on_…` decorators add.
+        require_called_ae_title: reject who asks for another AE title than ours.
+        calling_ae_titles: reject everybody else; None admits all. An AE title proves nothing about who has it.
+        maximum_associations: how many may be established at a time; beyond that they are rejected as transient.
+        maximum_connections: how many transport connections, those included that have not spoken yet.
+        maximum_length: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8 §D.1).
+        maximum_operations: how many operations a requestor may have outstanding, where it asks for more than one; 0 is no
+            limit (PS3.7 §D.3.3.3).
+        timeouts: how long each wait may take.
+        stop_timeout: how long `stop` lets operations run that have begun, in seconds.
+        worker_threads: how many threads files are written and data sets decoded in.
+        observers: hooks; by default one that logs.
+    """
+
+    def __init__(
+        self,
+        ae_title: str = "AIODICOM",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 11112,
+        listeners: Sequence[Listener] | None = None,
+        services: Iterable[Service] = (),
+        require_called_ae_title: bool = False,
+        calling_ae_titles: Collection[str] | None = None,
+        maximum_associations: int = 128,
+        maximum_connections: int = 1024,
+        maximum_length: int = MAXIMUM_LENGTH,
+        maximum_operations: int = 16,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
+        stop_timeout: float = 10,
+        worker_threads: int = 16,
+        observers: Sequence[Observer] | None = None,
+    ) -> None:
+        if not valid_ae_title(ae_title):
+            raise LocalProtocolError(f"{ae_title!r} is no AE title (PS3.5 §6.2)")
+        self.ae_title = ae_title
+        self.listeners = tuple(listeners) if listeners is not None else (Listener(host, port),)
+        self.services = [VERIFICATION_SERVICE, *services]
+        self.require_called_ae_title = require_called_ae_title
+        self.calling_ae_titles = calling_ae_titles
+        self.maximum_associations = maximum_associations
+        self.maximum_connections = maximum_connections
+        self.maximum_length = maximum_length
+        self.maximum_operations = maximum_operations
+        self.timeouts = timeouts
+        self.stop_timeout = stop_timeout
+        self.worker_threads = worker_threads
+        self.observers: tuple[Observer, ...] = (LoggingObserver(),) if observers is None else tuple(observers)
+        self.associate_handler: AssociateHandler | None = None
+        self._acceptors: set[_Acceptor] = set()
+        self._servers: list[asyncio.Server] = []
+        self._roll = _Roll()
+        self.dispatcher = Dispatcher(self.services)
+        self.limiter: CapacityLimiter | None = None
+        self.is_stopping = False
+        self._stopped: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{host}:{port}" for host, port in self.addresses) or "not started"
+        return f"<Server {self.ae_title!r} {where}, {len(self.associations)} associations>"
+
+    # What it offers.
+
+    def on_c_echo(self, handler: H) -> H:
+        """Register the handler of C-ECHO, instead of the one that answers Success (PS3.4 Annex A)."""
+        self.add(Service(CEchoRQ, handler, {VERIFICATION: SupportedSyntax()}))
+        return handler
+
+    def on_c_store(self, handler: H) -> H:
+        """Register the handler of C-STORE, for every Storage SOP Class and transfer syntax (PS3.4 Annex B).
+
+        Where that is too much, `add(storage_service(handler, sop_classes, transfer_syntaxes))`.
+        """
+        self.add(storage_service(handler))
+        return handler
+
+    def on_associate(self, handler: A) -> A:
+        """Register a coroutine that is asked before an association is accepted, with the `Peer` that requests it.
+
+        It raises `AssociationRejected` to reject. What it returns is the response to a user identity, b"" where there is
+        none to give (PS3.7 §D.3.3.7); None confirms no identity.
+        """
+        self.associate_handler = handler
+        return handler
+
+    def add(self, service: Service) -> None:
+        """Offer a service to associations from now on."""
+        self.services.append(service)
+        self.dispatcher = Dispatcher(self.services, self.limiter)
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConnectionFailed: an address cannot be listened at; none is, then.
+        """
+        if self._servers:
+            raise LocalProtocolError("the server is started already")
+        self.limiter = CapacityLimiter(self.worker_threads)
+        self.dispatcher = Dispatcher(self.services, self.limiter)
+        self.is_stopping = False
+        self._stopped = asyncio.Event()
+        try:
+            for listener in self.listeners:
+                self._servers.append(await self._listen(listener))
+        except BaseException:
+            await self._close_listeners()
+            raise
+
+    async def stop(self) -> None:
+        """Stop in good order: no new associations, running operations may end within `stop_timeout`, the rest is aborted.
+
+        While operations end, new associations are rejected as transient: temporary congestion.
+        """
+        self.is_stopping = True
+        with CancelScope(shield=True):
+            endings = [asyncio.create_task(acceptor.finish(self.stop_timeout)) for acceptor in self._acceptors]
+            if endings:
+                await asyncio.wait(endings)
+            await self._close_listeners()
+            while self._acceptors:  # who came meanwhile
+                await asyncio.wait([asyncio.create_task(acceptor.finish(0)) for acceptor in self._acceptors])
+        if self._stopped is not None:
+            self._stopped.set()
+
+    async def serve_forever(self) -> None:
+        """Serve until `stop` is called or the task is cancelled; starts the server unless it is started."""
+        if not self._servers:
+            await self.start()
+        assert self._stopped is not None
+        await self._stopped.wait()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    # What it is doing.
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Where it listens: hosts and ports, those that the system chose included."""
+        names = (each.getsockname() for server in self._servers for each in server.sockets)
+        return tuple((str(name[0]), int(name[1])) for name in names)
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener; before the start the one that was asked for."""
+        return self.addresses[0][1] if self._servers else self.listeners[0].port
+
+    @property
+    def associations(self) -> tuple[Association, ...]:
+        """The associations that are established now: each knows its peer, since when, its bytes, its operations."""
+        return tuple(self._roll.associations)
+
+    # What its connections ask of it.
+
+    @property
+    def association_observers(self) -> tuple[Observer, ...]:
+        """Whom associations tell what happens on them: the observers, and the server's own list."""
+        return (*self.observers, self._roll)
+
+    def check(self, peer: Peer) -> None:
+        """Decide whether a peer may have an association now.
+
+        Raises:
+            AssociationRejected: it may not.
+        """
+        if self.is_stopping:
+            raise AssociationRejected(*_TEMPORARY_CONGESTION)
+        if len(self._roll.associations) >= self.maximum_associations:
+            raise AssociationRejected(*_LOCAL_LIMIT_EXCEEDED)
+        if self.require_called_ae_title and peer.called_ae_title != self.ae_title:
+            raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED)
+        known = self.calling_ae_titles
+        if not valid_ae_title(peer.calling_ae_title) or (known is not None and peer.calling_ae_title not in known):
+            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED)
+
+    def window(self, offered: AsynchronousOperationsWindow) -> AsynchronousOperationsWindow:
+        """Return the operations window to answer with: never more than was offered (PS3.7 §D.3.3.3)."""
+        return AsynchronousOperationsWindow(
+            _smaller(offered.maximum_number_operations_invoked, self.maximum_operations),
+            _smaller(offered.maximum_number_operations_performed, self.maximum_operations),
+        )
+
+    # Its parts.
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        try:
+            return await asyncio.get_running_loop().create_server(
+                self._connection,
+                listener.host or None,
+                listener.port,
+                ssl=listener.tls,
+                ssl_handshake_timeout=self.timeouts.connect if listener.tls else None,
+                reuse_port=listener.reuse_port or None,
+                backlog=1024,
+            )
+        except OSError as error:
+            raise ConnectionFailed(
+                f"cannot listen at {listener.host}:{listener.port}: {error.strerror or error}; "
+                "is the port taken by another program, or below 1024 and so reserved?"
+            ) from error
+
+    async def _close_listeners(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+        for server in servers:
+            await server.wait_closed()
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        if len(self._acceptors) >= self.maximum_connections:
+            return _Turned()
+        upper_layer = UpperLayer(maximum_length=self.maximum_length)
+        connection = Connection(upper_layer, artim_timeout=self.timeouts.artim, send_timeout=self.timeouts.send)
+        upper_layer.trace = trace_for(self.observers, connection)
+        acceptor = _Acceptor(self, connection)
+        self._acceptors.add(acceptor)
+        connection.on_closed = lambda: self._acceptors.discard(acceptor)
+        return connection
+
+
+class _Roll(Observer):
+    """The associations that are established."""
+
+    def __init__(self) -> None:
+        self.associations: set[Association] = set()
+
+    def association_opened(self, association: Association) -> None:
+        self.associations.add(association)
+
+    def association_closed(self, association: Association, _error: AssociationError) -> None:
+        self.associations.discard(association)
+
+
+class _Acceptor:
+    """One transport connection of a server, and its association from the moment there is one."""
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        self._server = server
+        self._connection = connection
+        self._association: Association | None = None
+        self._decision: asyncio.Task[None] | None = None
+        self._peer: Peer | None = None
+        connection.receiver = self
+
+    async def finish(self, timeout: float) -> None:
+        """End it: what is being performed may take `timeout` seconds more."""
+        if self._association is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._association.wait_idle()
+            await self._association.abort()
+        else:
+            self._connection.upper_layer.abort()
+            self._connection.flush()
+            self._connection.cut()
+        await self._connection.wait_closed()
+
+    def event_received(self, event: UpperLayerEvent) -> None:
+        match event:
+            case AAssociateRQ():
+                self._peer = describe_peer(
+                    event, event.calling_ae_title, self._connection.extra_info("peername"), event.user_information
+                )
+                self._decide(event, self._peer)
+            case AAbort():
+                self._not_established(AssociationAborted(event.source, event.reason))
+            case ProviderAbort(reason=reason, detail=detail):
+                self._not_established(AssociationAborted(None if reason is None else 2, reason or 0, detail))
+
+    def connection_closed(self) -> None:
+        if self._decision is not None:
+            self._decision.cancel()
+        if not self._server.is_stopping and self._connection.upper_layer.state is State.STA1:
+            self._not_established(AssociationAborted(None, 0, "before it was requested"))
+
+    def _decide(self, request: AAssociateRQ, peer: Peer) -> None:
+        try:
+            self._server.check(peer)
+        except AssociationRejected as rejection:
+            self._reject(rejection)
+            return
+        if self._server.associate_handler is None:
+            self._accept(request, peer, None)
+        else:
+            self._decision = asyncio.get_running_loop().create_task(
+                self._ask(self._server.associate_handler, request, peer)
+            )
+
+    async def _ask(self, handler: AssociateHandler, request: AAssociateRQ, peer: Peer) -> None:
+        try:
+            response = await handler(peer)
+            self._server.check(peer)  # while the handler thought, others may have come
+        except AssociationRejected as rejection:
+            self._reject(rejection)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
+            self._reject(AssociationRejected(*_NO_REASON_GIVEN), error)
+        else:
+            self._accept(request, peer, response)
+
+    def _reject(self, rejection: AssociationRejected, error: Exception | None = None) -> None:
+        self._connection.upper_layer.reject(AAssociateRJ(rejection.result, rejection.source, rejection.reason))
+        self._connection.flush()
+        self._not_established(error or rejection)
+
+    def _accept(self, request: AAssociateRQ, peer: Peer, identity_response: bytes | None) -> None:
+        server = self._server
+        roles = [item for item in request.user_information if isinstance(item, RoleSelection)]
+        negotiation = negotiate(request.presentation_contexts, roles, server.dispatcher.supported)
+        offered = find_item(request.user_information, AsynchronousOperationsWindow)
+        window = server.window(offered) if offered else DEFAULT_WINDOW
+        information: list[UserInformationItem] = [
+            MaximumLength(server.maximum_length),
+            ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
+            ImplementationVersionName(IMPLEMENTATION_VERSION_NAME),
+            *negotiation.roles,
+        ]
+        if offered:
+            information.append(window)
+        if identity_response is not None and peer.identity and peer.identity.positive_response_requested:
+            information.append(UserIdentityResponse(identity_response))
+        self._connection.upper_layer.accept(
+            AAssociateAC(request.called_ae_title, request.calling_ae_title, negotiation.answers, tuple(information))
+        )
+        self._connection.flush()
+        self._association = Association(
+            self._connection,
+            Terms(
+                peer=peer,
+                contexts=negotiation.contexts,
+                proposed=request.presentation_contexts,
+                maximum_length=announced_length(request.user_information),
+                # Both numbers describe the requestor: what it performs is what we invoke.
+                maximum_invoked=window.maximum_number_operations_performed,
+                maximum_performed=window.maximum_number_operations_invoked,
+                user_information=request.user_information,
+            ),
+            is_requestor=False,
+            dispatch=server.dispatcher,
+            timeouts=server.timeouts,
+            observers=server.association_observers,
+            limiter=server.limiter,
+        )
+
+    def _not_established(self, error: Exception) -> None:
+        for observer in self._server.observers:
+            observer.association_refused(self._peer, error)
+
+
+class _Turned(asyncio.Protocol):
+    """A connection too many: closed before it can say a word."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
+
+
+def _smaller(one: int, other: int) -> int:
+    """Return the smaller of two limits, of which 0 is none."""
+    return min(one, other) if one and other else one or other

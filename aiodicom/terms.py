@@ -1,0 +1,133 @@
+"""What an association is agreed on: with whom, in which contexts, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from aiodicom.upper_layer.items import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    PresentationContextRQ,
+    UserIdentity,
+    UserInformationItem,
+)
+from aiodicom.upper_layer.pdu import AAssociateRQ
+from aiodicom.upper_layer.presentation import PresentationContext
+
+Item = TypeVar("Item", bound=UserInformationItem)
+
+DEFAULT_WINDOW: Final = AsynchronousOperationsWindow(1, 1)
+"""What holds where no operations window was negotiated (PS3.7 §D.3.3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of an association.
+
+    Args:
+        ae_title: its AE title.
+        called_ae_title: the AE title that the requestor asked for: the acceptor's.
+        calling_ae_title: the AE title that the requestor gave: its own.
+        address: its host and port; None where the transport has none.
+        implementation_class_uid: which implementation it says to be; empty where it does not say.
+        implementation_version_name: the same.
+        identity: who the requestor says to be (PS3.7 §D.3.3.7); nothing of it is ever printed.
+    """
+
+    ae_title: str
+    called_ae_title: str
+    calling_ae_title: str
+    address: tuple[str, int] | None
+    implementation_class_uid: str = ""
+    implementation_version_name: str = ""
+    identity: UserIdentity | None = None
+
+    def __str__(self) -> str:
+        # repr() escapes what a hostile peer may have put into its AE title.
+        where = f"@{self.address[0]}:{self.address[1]}" if self.address else ""
+        return f"{self.ae_title!r}{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long each wait may take, in seconds; None is for ever.
+
+    Args:
+        connect: for the transport connection, TLS included.
+        associate: for the answer to our A-ASSOCIATE-RQ.
+        artim: for the peer's complete A-ASSOCIATE-RQ (PS3.8 §9.1.5).
+        response: for the next response to a request of ours.
+        send: for the peer to take anything of what we write.
+        stall: for the next bytes of a PDU or a message that has begun.
+        idle: for the next message of the peer, where nothing is being performed for it.
+        release: for the answer to our A-RELEASE-RQ.
+    """
+
+    connect: float = 10
+    associate: float = 15
+    artim: float = 10
+    response: float | None = 30
+    send: float = 30
+    stall: float = 30
+    idle: float | None = 60
+    release: float = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What was negotiated for an association.
+
+    Args:
+        peer: who is at the other end.
+        contexts: the accepted presentation contexts, by ID.
+        proposed: what was proposed.
+        maximum_length: the longest variable field of a P-DATA-TF that the peer takes; 0 is no limit (PS3.8 §D.1).
+        maximum_invoked: how many operations we may have outstanding; 0 is no limit (PS3.7 §D.3.3.3).
+        maximum_performed: how many the peer may; 0 is no limit.
+        user_information: everything the peer said about itself.
+    """
+
+    peer: Peer
+    contexts: Mapping[int, PresentationContext]
+    proposed: tuple[PresentationContextRQ, ...]
+    maximum_length: int
+    maximum_invoked: int = 1
+    maximum_performed: int = 1
+    user_information: tuple[UserInformationItem, ...] = ()
+
+
+def find_item(items: Iterable[UserInformationItem], kind: type[Item]) -> Item | None:
+    """Return the first user-information sub-item of that kind, or None."""
+    return next((item for item in items if isinstance(item, kind)), None)
+
+
+def announced_length(items: Iterable[UserInformationItem]) -> int:
+    """Return the maximum length that a peer announced, in bytes; 0 where it did not, which is no limit (PS3.8 §D.1)."""
+    item = find_item(items, MaximumLength)
+    return item.maximum_length if item else 0
+
+
+def describe_peer(request: AAssociateRQ, ae_title: str, address: object, said: tuple[UserInformationItem, ...]) -> Peer:
+    """Return who is at the other end.
+
+    Args:
+        request: what the association began with.
+        ae_title: of the two AE titles in it the peer's.
+        address: the peer's, as the transport knows it.
+        said: the peer's user information.
+    """
+    implementation = find_item(said, ImplementationClassUID)
+    version = find_item(said, ImplementationVersionName)
+    return Peer(
+        ae_title,
+        request.called_ae_title,
+        request.calling_ae_title,
+        (str(address[0]), int(address[1])) if isinstance(address, tuple) and len(address) >= 2 else None,
+        implementation.uid if implementation else "",
+        version.name if version else "",
+        find_item(request.user_information, UserIdentity),
+    )

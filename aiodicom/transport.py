@@ -1,0 +1,239 @@
+"""The transport connection: an asyncio transport ⇄ an `UpperLayer` (PS3.8 §9.1).
+
+Bytes arrive in one buffer that all connections of an event loop share: they are consumed before the next read, so a
+connection that is idle holds none. What the upper layer has to say is written at once; what it makes of the bytes goes
+to a `Receiver`, synchronously.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+from weakref import WeakKeyDictionary
+
+from aiodicom.errors import OperationTimeout
+from aiodicom.upper_layer.provider import UpperLayer, UpperLayerEvent
+from aiodicom.upper_layer.state_machine import State
+
+MAXIMUM_LENGTH: Final = 1024 * 1024
+"""The longest variable field of a P-DATA-TF that we take unless told otherwise, in bytes."""
+
+RECEIVE_BUFFER_SIZE: Final = 256 * 1024
+WRITE_BATCH: Final = 1024 * 1024
+"""How much is given to the transport at once, in bytes; more than that waits until it is written."""
+
+DISCARD_LIMIT: Final = 64 * 1024
+"""How much a peer may still send after the end of its association, in bytes, before the connection is closed on it."""
+
+CLOSE_TIMEOUT: Final = 5.0
+"""The length of ARTIM where it waits for the peer to close (Sta13), in seconds."""
+
+_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux only
+
+_receive_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+class Receiver(Protocol):
+    """Whoever acts upon the events of an upper layer."""
+
+    def event_received(self, event: UpperLayerEvent) -> None:
+        """Act upon one event; the data of a PDV is valid during this call alone."""
+
+    def connection_closed(self) -> None:
+        """The transport connection is gone; the upper layer's last events came before."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One transport connection and its upper layer.
+
+    Args:
+        upper_layer: the end of the association that it carries.
+        artim_timeout: the length of ARTIM where it waits for a complete A-ASSOCIATE-RQ (Sta2), in seconds.
+        send_timeout: how long a peer may take none of what we write, in seconds.
+
+    Attributes:
+        receiver: who gets the events; to be assigned before the connection is made, and whenever it changes.
+        on_closed: called when the transport connection is gone, after the receiver was told.
+        bytes_received: how many bytes have come.
+        bytes_sent: how many were given to the transport.
+        last_received: when bytes last came, in the event loop's time.
+    """
+
+    receiver: Receiver
+
+    def __init__(self, upper_layer: UpperLayer, *, artim_timeout: float, send_timeout: float) -> None:
+        self.upper_layer = upper_layer
+        self.artim_timeout = artim_timeout
+        self.send_timeout = send_timeout
+        self.on_closed: Callable[[], None] | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.last_received = 0.0
+        self._loop = asyncio.get_running_loop()
+        buffer = _receive_buffers.get(self._loop)
+        if buffer is None:
+            buffer = _receive_buffers[self._loop] = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+        self._buffer = buffer
+        self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
+        self._artim: asyncio.TimerHandle | None = None
+        self._artim_starts = 0
+        self._discarded = 0
+        self._holds = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._closed = asyncio.Event()
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio.Transport, so this cannot be asserted.
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=WRITE_BATCH)
+        self._socket = transport.get_extra_info("socket")
+        if self._socket is not None and self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            self._socket = None
+        self.last_received = self._loop.time()
+        self.upper_layer.transport_connected()
+        self.flush()
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.last_received = self._loop.time()
+        self.bytes_received += nbytes
+        if self.upper_layer.state is State.STA13:
+            self._discarded += nbytes
+            if self._discarded > DISCARD_LIMIT:
+                self.close()
+        self.upper_layer.receive_data(self._buffer[:nbytes])
+        self.flush()
+        if _QUICK_ACK is not None and self._socket is not None and not self._closed.is_set():
+            # The kernel forgets this after each read. Without it, a peer that leaves Nagle's algorithm on waits 40 ms
+            # for our delayed acknowledgement between its command and its data set.
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+
+    def eof_received(self) -> bool:
+        # DICOM has no half-open associations: close, and let connection_lost say so (Evt17).
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._closed.set()
+        self._writable.set()
+        self.upper_layer.transport_closed()
+        self.flush()
+        self.receiver.connection_closed()
+        if self.on_closed is not None:
+            self.on_closed()
+
+    # The owner's side.
+
+    def flush(self) -> None:
+        """Do what the upper layer asks for; to be called after every request made of it."""
+        upper_layer = self.upper_layer
+        if (out := upper_layer.data_to_send()) and self._transport is not None and not self._closed.is_set():
+            self.bytes_sent += sum(map(len, out))
+            self._transport.writelines(out)
+        for event in upper_layer.events():
+            self.receiver.event_received(event)
+        if upper_layer.artim_starts != self._artim_starts or (self._artim and not upper_layer.artim_running):
+            self._follow_artim()
+        if upper_layer.must_close:
+            self.close()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the transport takes more now."""
+        return self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more.
+
+        Raises:
+            OperationTimeout: the peer took nothing for `send_timeout` seconds.
+        """
+        while not self._writable.is_set():
+            assert self._transport is not None
+            waiting = self._transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self.send_timeout):
+                    await self._writable.wait()
+            except TimeoutError:
+                if self._transport.get_write_buffer_size() >= waiting:
+                    raise OperationTimeout("send", self.send_timeout, "the peer has stopped reading") from None
+
+    def pause_reading(self) -> None:
+        """Let TCP hold the peer back, until `resume_reading` was called as often as this."""
+        self._holds += 1
+        if self._holds == 1 and self._transport is not None and not self._closed.is_set():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take one `pause_reading` back."""
+        self._holds -= 1
+        if self._holds == 0 and self._transport is not None and not self._closed.is_set():
+            self.last_received = self._loop.time()  # the silence was of our making
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the transport connection, after what was written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def cut(self) -> None:
+        """Close the transport connection at once; what was not yet written is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport connection is gone."""
+        await self._closed.wait()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether reading is paused by us."""
+        return self._holds > 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the transport connection is gone."""
+        return self._closed.is_set()
+
+    def extra_info(self, name: str) -> object:
+        """Return what the asyncio transport knows by that name: peername, sockname, ssl_object, …; None if nothing."""
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    def _follow_artim(self) -> None:
+        if self._artim is not None:
+            self._artim.cancel()
+            self._artim = None
+        self._artim_starts = self.upper_layer.artim_starts
+        if not self.upper_layer.artim_running or self._closed.is_set():
+            return
+        waits_for_close = self.upper_layer.state is State.STA13
+        self._artim = self._loop.call_later(
+            CLOSE_TIMEOUT if waits_for_close else self.artim_timeout, self._artim_expired
+        )
+        if waits_for_close and self._transport is not None:
+            # Nothing follows our last PDU. To say so lets the peer close first; to close first ourselves, with bytes of
+            # the peer unread, would send a reset that may swallow that PDU (PS3.8 §9.1.1).
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._transport.resume_reading()
+
+    def _artim_expired(self) -> None:
+        self.upper_layer.artim_expired()
+        self.flush()
+        if not self.is_closed:
+            self.cut()  # a peer that does not read would hold up a close that waits for the last bytes

@@ -1,0 +1,1 @@
+"""PS3.8, the DICOM upper layer: bytes ⇄ PDUs ⇄ states, without I/O and without a clock."""

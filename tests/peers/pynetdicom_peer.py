@@ -1,0 +1,59 @@
+"""pynetdicom as SCP and as SCU, each in a process of its own so that its threads are not ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.peers.process import Peer, execute, free_port, running
+
+SCRIPTS: Final = Path(__file__).parent
+
+
+@contextmanager
+def running_pynetdicom_scp(directory: Path, *options: str, ae_title: str = "PYNETDICOM") -> Iterator[Peer]:
+    """The script pynetdicom_scp.py, keeping what it receives in `received` below that directory."""
+    peer = Peer("pynetdicom_scp", ae_title, free_port(), directory / "received", directory / "pynetdicom_scp.log")
+    peer.directory.mkdir(parents=True)
+    command = [sys.executable, str(SCRIPTS / "pynetdicom_scp.py"), "--ae-title", ae_title, *options]
+    with running(peer, [*command, str(peer.port), str(peer.directory)]) as started:
+        yield started
+
+
+@dataclass(frozen=True, slots=True)
+class ScuReport:
+    """What the script pynetdicom_scu.py came to.
+
+    Args:
+        outcome: "accepted", "rejected" or "aborted": what became of its association request.
+        statuses: the status of each response; None where none came.
+        rejection: result, source and reason of the A-ASSOCIATE-RJ (PS3.8 §9.3.4).
+        log: all that pynetdicom logged.
+    """
+
+    outcome: str
+    statuses: list[int | None] = field(default_factory=list)
+    rejection: list[int] = field(default_factory=list)
+    log: str = ""
+
+
+async def run_pynetdicom_scu(
+    operation: str,
+    port: int,
+    files: Sequence[Path] = (),
+    *,
+    host: str = "127.0.0.1",
+    called_ae_title: str = "ANY-SCP",
+    calling_ae_title: str = "PYNETDICOM",
+) -> ScuReport:
+    """Let pynetdicom ask that address for "echo", or to "store" the files, and report."""
+    titles = ["--called", called_ae_title, "--calling", calling_ae_title]
+    command = [sys.executable, str(SCRIPTS / "pynetdicom_scu.py"), *titles, operation, host, str(port)]
+    finished = await execute([*command, *map(str, files)])
+    assert finished.exit_code == 0, finished.errors
+    return ScuReport(**json.loads(finished.output), log=finished.errors)
