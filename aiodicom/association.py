@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, Protocol, Self, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter
 
@@ -55,9 +54,19 @@ from aiodicom.upper_layer.presentation import PresentationContext
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
 
+DataSetSource: TypeAlias = bytes | memoryview | AsyncIterable[bytes]
 ResponseType = TypeVar("ResponseType", bound=Response)
-Dispatch: TypeAlias = Callable[[Operation], Awaitable[int | None]]
-"""Performs an operation and returns its status; None is Success. A `DimseError` is a status, too."""
+
+
+class Dispatch(Protocol):
+    """Performs operations."""
+
+    def status_at_once(self, operation: Operation) -> int | None:
+        """Return the status of an operation that needs no handler; None where one must run."""
+
+    async def __call__(self, operation: Operation) -> int | None:
+        """Run the handler and return its status; None is Success. A `DimseError` is a status, too."""
+
 
 MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
 """The longest data set of a response that is taken, in bytes."""
@@ -215,7 +224,7 @@ class Association:
         Pixel data is never dropped, and decompressed only where that is allowed.
 
         Args:
-            instance: the path of a Part 10 file, a pydicom Dataset, or an `EncodedInstance`.
+            instance: the path of a Part 10 file, an `InstanceFile`, a pydicom Dataset, or an `EncodedInstance`.
             priority: PS3.7 §9.1.1.1.6.
             decompress: allow compressed pixel data to be decompressed, where the peer did not accept it as it is; needs
                 the decoders of `aiodicom[codecs]`.
@@ -320,25 +329,21 @@ class Association:
         context: PresentationContext,
         request: Request,
         expected: type[ResponseType],
-        data_set: bytes | memoryview | AsyncIterable[bytes] | None = None,
+        data_set: DataSetSource | None = None,
     ) -> ResponseType:
         """Send a request and return its only response."""
         await self._slots.acquire()
-        responses = Responses(request, self._timeouts.response)
+        responses = Responses(request)
         self._outstanding[request.message_id] = responses
         try:
             await self._send(context.context_id, request, data_set)
         except BaseException:
             self._forget(request.message_id)
             raise
-        try:
-            response = (await responses.next()).response
-        except asyncio.CancelledError:
-            self._abandon(responses)
-            raise
-        except OperationTimeout as error:
-            self._abort(str(error))
-            raise
+        # A caller that is cancelled while it waits leaves the request outstanding: it keeps its place in the window, and
+        # its deadline, until the response comes.
+        self._expect(responses)
+        response = (await responses.next()).response
         assert isinstance(response, expected)  # _response_received looked
         return response
 
@@ -346,62 +351,68 @@ class Association:
         if self._outstanding.pop(message_id, None) is not None:
             self._slots.release()
 
-    def _abandon(self, responses: Responses) -> None:
-        """Leave a request whose response is still to come: until then it keeps its place in the window."""
-        message_id = responses.request.message_id
-        if self._outstanding.get(message_id) is responses and self._timeouts.response is not None:
-            self._loop.call_later(self._timeouts.response, self._give_up, responses)
+    def _expect(self, responses: Responses) -> None:
+        """Set the deadline of the next response."""
+        if self._timeouts.response is not None and self._error is None:
+            responses.deadline = self._loop.time() + self._timeouts.response
+            if self._watch.when() > responses.deadline:
+                self._watch_again(responses.deadline)
 
-    def _give_up(self, responses: Responses) -> None:
-        if self._outstanding.get(responses.request.message_id) is responses:
-            self._abort(f"the peer did not answer our {type(responses.request).__name__}")
-
-    async def _send(
-        self, context_id: int, command: Command, data_set: bytes | memoryview | AsyncIterable[bytes] | None = None
-    ) -> None:
+    async def _send(self, context_id: int, command: Command, data_set: DataSetSource | None = None) -> None:
         """Send a whole message; what keeps it from being whole aborts the association."""
         async with self._send_lock:
             self._raise_if_over()
-            for observer in self._observers:
-                observer.message_sent(self, command)
-            begun = False
+            # The command goes out in one write with the first of the data.
+            batch = self._command_pdvs(context_id, command, has_data_set=data_set is not None)
+            sent_before = self._connection.bytes_sent
             try:
-                async with aclosing(self._batches(context_id, command, data_set)) as batches:
-                    async for batch in batches:
-                        if not self._connection.is_writable:
-                            await self._connection.drain()
-                            self._raise_if_over()
-                        self._upper_layer.send_pdata(batch)
-                        self._connection.flush()
-                        begun = True
+                if isinstance(data_set, AsyncIterable):
+                    await self._send_chunks(context_id, batch, data_set)
+                else:
+                    await self._send_whole(context_id, batch, data_set)
             except BaseException as error:
-                if begun or isinstance(error, OperationTimeout):
+                if self._connection.bytes_sent > sent_before or isinstance(error, OperationTimeout):
                     self._abort(f"a message was cut short: {type(error).__name__}")
                 raise
 
-    async def _batches(
-        self, context_id: int, command: Command, data_set: bytes | memoryview | AsyncIterable[bytes] | None
-    ) -> AsyncGenerator[list[PDV], None]:
-        """Cut a message into PDVs, in batches that are written at once; the command goes with the first data."""
-        length = self._fragment_length
-        encoded = encode_command(command, has_data_set=data_set is not None)
-        batch = list(fragment(context_id, encoded, length, is_command=True))
-        if isinstance(data_set, AsyncIterable):
-            held = b""  # a fragment is the last one only when nothing follows: keep one back until that is known
-            async for chunk in data_set:
-                if held:
-                    yield batch + list(fragment(context_id, held, length, is_last=False))
-                    batch = []
-                held = chunk or held
-            batch += fragment(context_id, held, length)
-        elif data_set is not None:
+    def _command_pdvs(self, context_id: int, command: Command, *, has_data_set: bool) -> list[PDV]:
+        for observer in self._observers:
+            observer.message_sent(self, command)
+        encoded = encode_command(command, has_data_set=has_data_set)
+        return list(fragment(context_id, encoded, self._fragment_length, is_command=True))
+
+    async def _send_whole(self, context_id: int, batch: list[PDV], data_set: bytes | memoryview | None) -> None:
+        if data_set is not None:
+            length = self._fragment_length
             view = memoryview(data_set)
             step = max(WRITE_BATCH // length, 1) * length
             while len(view) > step:
-                yield batch + list(fragment(context_id, view[:step], length, is_last=False))
+                await self._write([*batch, *fragment(context_id, view[:step], length, is_last=False)])
                 batch, view = [], view[step:]
             batch += fragment(context_id, view, length)
-        yield batch
+        await self._write(batch)
+
+    async def _send_chunks(self, context_id: int, batch: list[PDV], chunks: AsyncIterable[bytes]) -> None:
+        length = self._fragment_length
+        held = b""  # a fragment is the last one only when nothing follows: one is kept back until that is known
+        iterator = aiter(chunks)
+        try:
+            async for chunk in iterator:
+                if held:
+                    await self._write([*batch, *fragment(context_id, held, length, is_last=False)])
+                    batch = []
+                held = chunk or held
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()  # a file it reads is closed now, not when the collector comes by
+        await self._write([*batch, *fragment(context_id, held, length)])
+
+    async def _write(self, pdvs: list[PDV]) -> None:
+        if not self._connection.is_writable:
+            await self._connection.drain()
+            self._raise_if_over()
+        self._upper_layer.send_pdata(pdvs)
+        self._connection.flush()
 
     # What arrives.
 
@@ -491,8 +502,18 @@ class Association:
         if has_data_set:
             self._incoming = data_set
         operation = Operation(request, context, self.peer, data_set, self._limiter)
-        duplicate = any(other.command.message_id == request.message_id for other in self._performing.values())
-        task = self._loop.create_task(self._perform(operation, _duplicate if duplicate else self._dispatch))
+        if any(other.command.message_id == request.message_id for other in self._performing.values()):
+            status: int | None = DUPLICATE_INVOCATION
+        else:
+            status = self._dispatch.status_at_once(operation)
+        if status is not None and not has_data_set and self._connection.is_writable and not self._send_lock.locked():
+            # A task for what waits for nothing would cost more than the answer itself.
+            self._upper_layer.send_pdata(
+                self._command_pdvs(context.context_id, respond(request, status), has_data_set=False)
+            )
+            self._connection.flush()
+            return
+        task = self._loop.create_task(self._perform(operation, status))
         self._performing[task] = operation
         task.add_done_callback(self._performed)
         allowed = (self.terms.maximum_performed or 0xFFFF) + SPARE_OPERATIONS
@@ -511,9 +532,13 @@ class Association:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
 
-    async def _perform(self, operation: Operation, dispatch: Dispatch) -> None:
-        """Run the handler, discard what it left of the data set, send the response."""
-        status, comment = await self._status_of(operation, dispatch)
+    async def _perform(self, operation: Operation, status: int | None) -> None:
+        """Run the handler, unless the status is known; discard what is left of the data set; send the response."""
+        comment = ""
+        if status is None:
+            status, comment = await self._status_of(operation)
+        if not 0 <= status <= 0xFFFF:
+            status, comment = PROCESSING_FAILURE, "The handler's status is no status code"
         self._answering.add(operation)
         try:
             operation.data_set.discard()
@@ -526,10 +551,10 @@ class Association:
         finally:
             self._answering.discard(operation)
 
-    async def _status_of(self, operation: Operation, dispatch: Dispatch) -> tuple[int, str]:
+    async def _status_of(self, operation: Operation) -> tuple[int, str]:
         """Run the handler; turn what it returns or raises into a status and an Error Comment."""
         try:
-            status = await dispatch(operation)
+            status = await self._dispatch(operation)
         except DimseError as error:
             return error.status, error.comment
         except asyncio.CancelledError:
@@ -604,25 +629,36 @@ class Association:
     # The peer's silence.
 
     def _watch_peer(self) -> None:
-        """Abort where the peer stalls inside a message, or has had nothing to say for too long."""
+        """Abort where a response is overdue, where the peer stalls inside a message, or has been silent for too long."""
+        now = self._loop.time()
+        due = min((responses.deadline for responses in self._outstanding.values()), default=math.inf)
+        if due <= now:
+            self._response_overdue(due)
+            return
         if self._assembler.inside_message or self._upper_layer.inside_pdu:
-            limit, words = self._timeouts.stall, "the peer stopped in the middle of a message"
+            words, limit = "the peer stopped in the middle of a message", self._timeouts.stall
             since = self._connection.last_received
+        elif self._performing or self._outstanding:
+            words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
-            limit, words = self._timeouts.idle or math.inf, "the peer had nothing to say"
+            words, limit = "the peer had nothing to say", self._timeouts.idle or math.inf
             since = max(self._connection.last_received, self._quiet_since)
-        # Where we hold the peer back, or somebody works or waits under a deadline of his own, silence is no fault.
-        busy = not self._assembler.inside_message and bool(self._performing or self._outstanding)
-        excused = self._connection.is_held or busy
-        left = limit if excused else since + limit - self._loop.time()
-        if left <= 0:
+        if self._connection.is_held:
+            since = now  # the silence is of our making
+        if since + limit <= now:
             self._abort(f"{words} for {limit:g} s", source=2)
         else:
-            self._watch = self._loop.call_later(min(left, self._timeouts.stall), self._watch_peer)
+            self._watch_again(min(since + limit, due, now + self._timeouts.stall))
 
+    def _watch_again(self, when: float) -> None:
+        self._watch.cancel()
+        self._watch = self._loop.call_at(when, self._watch_peer)
 
-async def _duplicate(_operation: Operation) -> int:
-    return DUPLICATE_INVOCATION
+    def _response_overdue(self, deadline: float) -> None:
+        overdue = next(responses for responses in self._outstanding.values() if responses.deadline == deadline)
+        advice = f"the peer did not answer our {type(overdue.request).__name__}; the association was aborted"
+        overdue.fail(OperationTimeout("response", self._timeouts.response or 0, advice))
+        self._abort(advice)
 
 
 def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:

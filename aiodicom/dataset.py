@@ -15,7 +15,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiodicom.errors import InvalidInstance
 from aiodicom.part10 import (
@@ -54,9 +54,11 @@ MAXIMUM_INFLATED: Final = 256 * 1024 * 1024
 """How many bytes a deflated data set may inflate to unless a caller allows more: 256 MiB."""
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
+PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
 PIXEL_DATA: Final = 0x7FE00010
 # Extended Offset Table, its lengths, and the total length: they describe encapsulated pixel data only (PS3.3 §C.7.6.3).
 _ENCAPSULATION: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+_NATIVE_COLOURS: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL")
 _NATIVE: Final = frozenset((*UNCOMPRESSED, *DEFLATED, JPIP_REFERENCED, JPIP_HTJ2K_REFERENCED))
 
 # PS3.5 §7.3: the VRs whose values are words of several bytes. UN is none of them: its value is in little endian in
@@ -102,8 +104,9 @@ def encode_data_set(ds: Dataset, transfer_syntax_uid: str) -> bytes:
     around = _Source(
         implicit=source == IMPLICIT_VR_LITTLE_ENDIAN, little=source != EXPLICIT_VR_BIG_ENDIAN, codecs=("iso8859",)
     )
+    private = not transfer_syntax_uid.startswith("1.2.840.10008.")
     target = _Target(
-        implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
+        implicit=bool(ds.original_encoding[0]) if private else transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
         little=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
         native=transfer_syntax_uid in _NATIVE,
     )
@@ -188,6 +191,8 @@ def transcode(
     if pair == (EXPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN):
         return _deflate(data)
     ds = decode_data_set(data, source_syntax_uid, max_inflated=max_inflated)
+    if PIXEL_DATA_PROVIDER_URL in ds:
+        raise InvalidInstance(f"its pixel data is on a JPIP server, so {source_syntax_uid} is its only transfer syntax")
     if source_syntax_uid not in _NATIVE and PIXEL_DATA in ds:
         if not decompress:
             raise InvalidInstance(
@@ -214,6 +219,8 @@ def _own_syntax(ds: Dataset) -> str:
 
 def _check_pixel_data(ds: Dataset, source: str, target: str) -> None:
     """Refuse to encode compressed pixel data as native, native as compressed, or one compression as another."""
+    from pydicom.tag import Tag
+
     if PIXEL_DATA not in ds or source == target:
         return
     if target in _NATIVE:
@@ -221,18 +228,27 @@ def _check_pixel_data(ds: Dataset, source: str, target: str) -> None:
             raise InvalidInstance(
                 f"the pixel data is compressed ({source}): call decompress() on the Dataset before encoding it in {target}"
             )
-    elif source in _NATIVE:
+    elif source in _NATIVE or not (source or _is_encapsulated(_stored(ds, Tag(PIXEL_DATA)))):
         raise InvalidInstance(f"the pixel data is not compressed: call compress('{target}') on the Dataset first")
     elif source:
         raise InvalidInstance(f"the pixel data is compressed in {source} and cannot be sent as {target}")
 
 
+def _is_encapsulated(element: _Element) -> bool:
+    """Tell whether pixel data begins with an item, as it does when it is compressed (PS3.5 §A.4)."""
+    value = element.value if isinstance(element, tuple) else _bulk(element)
+    return (value or b"").startswith(b"\xfe\xff\x00\xe0")
+
+
 def _decompress(ds: Dataset) -> None:
-    """Decompress the pixel data of a Dataset in place, leaving its values as the decoder gives them."""
+    """Decompress the pixel data of a Dataset in place, to the very values that its `pixel_array` has."""
     from pydicom.config import have_numpy
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.dataelem import DataElement
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import ExplicitVRLittleEndian
 
     syntax = ds.file_meta.TransferSyntaxUID
+    options: Any = {"as_rgb": False}  # pydicom's own annotation of these does not admit any
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -241,25 +257,33 @@ def _decompress(ds: Dataset) -> None:
         ) from None
     if not have_numpy or not decoder.is_available:
         raise InvalidInstance(f"no decoder for transfer syntax {syntax} is installed: pip install 'aiodicom[codecs]'")
+    # GDCM comes last: damaged data can make it end the whole process.
+    plugins = sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm")
     try:
-        ds.decompress(as_rgb=False, generate_instance_uid=False)
-        frame = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated
-        bits = frame * int(ds.get("NumberOfFrames") or 1)
-    except _REFUSALS as error:
-        raise InvalidInstance(f"the pixel data cannot be decompressed: {type(error).__name__}: {error}") from error
-    expected = (bits + 15) // 16 * 2
-    if len(ds.PixelData) != expected:
-        raise InvalidInstance(f"the pixel data decompressed to {len(ds.PixelData)} bytes, but should have {expected}")
-    if ds.PhotometricInterpretation == "YBR_FULL_422":  # the decoder delivered all the chrominance samples
-        ds.PhotometricInterpretation = "YBR_FULL"
-    elif ds.PhotometricInterpretation not in _NATIVE_COLOURS:
-        raise InvalidInstance(f"decompressed pixel data cannot be {ds.PhotometricInterpretation}")
+        # Not Dataset.decompress(), which fails where a codestream and Pixel Representation disagree about the sign.
+        pixels, description = decoder.as_array(ds, decoding_plugin=plugins[0], **options)
+        frame_bits = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated
+        frames = int(ds.get("NumberOfFrames") or 1)
+    except (*_REFUSALS, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInstance(f"the pixel data cannot be decompressed: {reason}") from error
+    if pixels.nbytes * 8 != frame_bits * frames:
+        raise InvalidInstance(
+            f"the pixel data decompressed to {pixels.nbytes} bytes, not to {frame_bits * frames // 8}"
+        )
+    colours = description["photometric_interpretation"]
+    if colours == "YBR_FULL_422":  # the decoder delivers all the chrominance samples
+        colours = "YBR_FULL"
+    if colours not in _NATIVE_COLOURS:
+        raise InvalidInstance(f"decompressed pixel data cannot have the photometric interpretation {colours}")
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.PhotometricInterpretation = colours
+    if ds.SamplesPerPixel > 1:
+        ds.PlanarConfiguration = 0
+    ds[PIXEL_DATA] = DataElement(PIXEL_DATA, "OB" if ds.BitsAllocated <= 8 else "OW", pixels.tobytes())
     for tag in _ENCAPSULATION:
         if tag in ds:
             del ds[tag]
-
-
-_NATIVE_COLOURS: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL")
 
 
 # ---- encoding
@@ -286,7 +310,7 @@ class _Target:
     native: bool
 
     def elements(self, ds: Dataset, around: _Source, ancestors: tuple[Dataset, ...] = ()) -> Iterator[bytes]:
-        elements = {tag: _element(ds, tag) for tag in sorted(ds.keys())}
+        elements = {tag: _stored(ds, tag) for tag in sorted(ds.keys())}
         source = _source(ds, elements, around)
         lineage = (_lookup(ds, elements, source), *ancestors)
         for tag, element in elements.items():
@@ -306,6 +330,12 @@ class _Target:
         if vr == "SQ":
             value = b"".join(self._items(element, source, lineage))
         else:
+            if (
+                element.tag == PIXEL_DATA
+                and not (undefined or self.native or lineage[1:])
+                and _is_encapsulated(element)
+            ):
+                vr, undefined = "OB", True  # set in Python, which leaves this to us
             if undefined and self.native and vr in ("OB", "OW"):
                 raise InvalidInstance(
                     f"{element.tag}: is compressed, which an uncompressed transfer syntax does not allow"
@@ -341,7 +371,7 @@ class _Target:
         return struct.pack(order + "HH2sH", tag >> 16, tag & 0xFFFF, code, length)
 
 
-def _element(ds: Dataset, tag: BaseTag) -> _Element:
+def _stored(ds: Dataset, tag: BaseTag) -> _Element:
     """The element as it is in the Dataset: in bytes if nobody touched it, read now if that was deferred."""
     element: _Element = ds.get_item(tag, keep_deferred=True)
     deferred = isinstance(element, tuple) and element.value is None and element.length
@@ -357,11 +387,10 @@ def _source(ds: Dataset, elements: Mapping[BaseTag, _Element], around: _Source) 
 
     implicit, little = ds.original_encoding
     charset = next((element for tag, element in elements.items() if tag == SPECIFIC_CHARACTER_SET), None)
-    if charset is None or not charset.value:
-        codecs = around.codecs
-    elif isinstance(charset, tuple):
-        codecs = _codecs(ds.original_character_set)
-    else:
+    codecs = around.codecs
+    if isinstance(charset, tuple):
+        codecs = _codecs(ds.original_character_set) if charset.value else codecs
+    elif charset is not None and charset.value:
         codecs = _codecs(convert_encodings(charset.value))
     if implicit is None or little is None:
         return replace(around, codecs=codecs)

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, cast
 from anyio import CapacityLimiter, to_thread
 
 from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request
-from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, UNRECOGNIZED_OPERATION
+from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
 from aiodicom.operation import BlockingOperation, Operation
 from aiodicom.uids import VERIFICATION, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
@@ -32,20 +32,17 @@ class Service:
 
     Args:
         request: the class of the request: `CStoreRQ`, `CEchoRQ`, …
-        handler: performs it.
+        handler: performs it; None is Success at once.
         abstract_syntaxes: for which SOP classes, each with the transfer syntaxes and roles that are accepted.
     """
 
     request: type[Request]
-    handler: Handler
+    handler: Handler | None
     abstract_syntaxes: Mapping[str, SupportedSyntax]
 
 
-async def _echo(_operation: Operation) -> None:
-    """C-ECHO asks for nothing but its answer (PS3.4 Annex A)."""
-
-
-VERIFICATION_SERVICE: Final = Service(CEchoRQ, _echo, {VERIFICATION: SupportedSyntax()})
+VERIFICATION_SERVICE: Final = Service(CEchoRQ, None, {VERIFICATION: SupportedSyntax()})
+"""Answers C-ECHO with Success: more is not asked of it (PS3.4 Annex A)."""
 
 
 def storage_service(
@@ -74,26 +71,32 @@ class Dispatcher:
     def __init__(self, services: Iterable[Service], limiter: CapacityLimiter | None = None) -> None:
         self.supported: dict[str, SupportedSyntax] = {}
         """What is accepted for each abstract syntax: what any of its services accepts."""
-        self._handlers: dict[tuple[type[Request], str], CoroutineHandler] = {}
+        self._handlers: dict[tuple[type[Request], str], CoroutineHandler | None] = {}
         for service in services:
-            handler = _as_coroutine(service.handler, limiter)
+            handler = None if service.handler is None else _as_coroutine(service.handler, limiter)
             for uid, syntax in service.abstract_syntaxes.items():
                 self._handlers[service.request, uid] = handler
                 self.supported[uid] = _union(self.supported[uid], syntax) if uid in self.supported else syntax
 
-    async def __call__(self, operation: Operation) -> int | None:
-        """Perform the operation and return its status; None is Success.
+    def status_at_once(self, operation: Operation) -> int | None:
+        """Return the status of an operation that needs no handler; None where one must run.
 
-        Without a handler that is 0x0211, Unrecognized Operation; where the SOP class of the command is not the abstract
-        syntax of its context, or the peer has not the role of SCU there, 0x0122, SOP Class Not Supported (PS3.7 Annex C).
+        Where nobody offers it that is 0x0211, Unrecognized Operation; where the SOP class of the command is not the
+        abstract syntax of its context, or the peer has not the role of SCU there, 0x0122, SOP Class Not Supported
+        (PS3.7 Annex C).
         """
         context, command = operation.context, operation.command
-        handler = self._handlers.get((type(command), context.abstract_syntax))
-        if handler is None:
+        key = type(command), context.abstract_syntax
+        if key not in self._handlers:
             return UNRECOGNIZED_OPERATION
         if not context.as_scp or _sop_class(command) != context.abstract_syntax:
             return SOP_CLASS_NOT_SUPPORTED
-        status = await handler(operation)
+        return SUCCESS if self._handlers[key] is None else None
+
+    async def __call__(self, operation: Operation) -> int | None:
+        """Run the handler of an operation and return its status; None is Success."""
+        handler = self._handlers[type(operation.command), operation.context.abstract_syntax]
+        status = None if handler is None else await handler(operation)
         return status if isinstance(status, int) else None
 
 

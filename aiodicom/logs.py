@@ -42,7 +42,7 @@ class LoggingObserver(Observer):
     def message_sent(self, association: Association, command: Command) -> None:
         """DEBUG; a response of failure at WARNING."""
         if isinstance(command, Response) and command.status.category is Category.FAILURE:
-            _dimse_log.warning("to %s: %r %s", association.peer, command, command.error_comment or "")
+            _dimse_log.warning("to %s: %r", association.peer, command)
         else:
             _dimse_log.debug("to %s: %r", association.peer, command)
 

@@ -7,22 +7,22 @@ as bytes or a Part 10 file, as a pydicom Dataset. Nobody has to take it: what is
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 from anyio import CancelScope, CapacityLimiter, from_thread, to_thread
 
 from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import Request, Response
-from aiodicom.errors import DimseError, InvalidInstance, OperationTimeout
+from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.part10 import file_meta, valid_uid
 from aiodicom.terms import Peer
 from aiodicom.upper_layer.presentation import PresentationContext
@@ -348,8 +348,7 @@ class BlockingOperation:
         return from_thread.run(self.operation.save, folder, name)
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedResponse:
+class ReceivedResponse(NamedTuple):
     """A response of the peer and the encoded data set that came with it, if any."""
 
     response: Response
@@ -359,18 +358,18 @@ class ReceivedResponse:
 class Responses:
     """The responses to one request of ours, in the order they come.
 
-    Args:
+    The association watches over `deadline`: one timer for all that is outstanding costs less than one each.
+
+    Attributes:
         request: what was asked.
-        timeout: how long the next response may take, in seconds; None is for ever.
+        deadline: when the next response is due, in the event loop's time.
     """
 
-    __slots__ = ("_error", "_loop", "_received", "_timeout", "_timer", "_waiter", "request")
+    __slots__ = ("_error", "_received", "_waiter", "deadline", "request")
 
-    def __init__(self, request: Request, timeout: float | None) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
-        self._loop = asyncio.get_running_loop()
-        self._timeout = timeout
-        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = math.inf
         self._received: deque[ReceivedResponse] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
@@ -389,26 +388,18 @@ class Responses:
         """Return the next response, waiting for it.
 
         Raises:
-            OperationTimeout: it did not come in time; the association cannot be used further.
+            OperationTimeout: it did not come in time; the association was aborted.
             AssociationError: the association ended.
         """
         while not self._received:
             if self._error is not None:
                 raise self._error
-            self._waiter = self._loop.create_future()
-            if self._timeout is not None:
-                self._timer = self._loop.call_later(self._timeout, self._expire)
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-                if self._timer is not None:
-                    self._timer.cancel()
         return self._received.popleft()
-
-    def _expire(self) -> None:
-        name = type(self.request).__name__
-        self.fail(OperationTimeout("response", self._timeout or 0, f"the peer did not answer our {name}"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Union
 
 from anyio import CapacityLimiter, to_thread
@@ -18,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from aiodicom.dataset import encode_data_set, transcode
 from aiodicom.errors import InvalidInstance, NoAcceptedContext
 from aiodicom.part10 import InstanceFile, open_instance
-from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
+from aiodicom.uids import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 from aiodicom.upper_layer.items import PresentationContextRQ
 from aiodicom.upper_layer.presentation import PresentationContext
 
@@ -52,8 +51,8 @@ class EncodedInstance:
         return f"EncodedInstance({self.sop_class_uid!r}, {self.sop_instance_uid!r}, {self.transfer_syntax!r})"
 
 
-Instance: TypeAlias = Union[str, "os.PathLike[str]", "Dataset", EncodedInstance]
-"""Whatever can be stored: the path of a Part 10 file, a pydicom Dataset, an encoded instance."""
+Instance: TypeAlias = Union[str, "os.PathLike[str]", InstanceFile, "Dataset", EncodedInstance]
+"""Whatever can be stored: the path of a Part 10 file, one that was opened before, a pydicom Dataset, an encoded instance."""
 
 
 def choose_context(
@@ -97,8 +96,10 @@ async def prepare(
     in_thread = partial(_in_thread, limiter=limiter)
     if isinstance(instance, EncodedInstance):
         encoded = instance
+    elif isinstance(instance, InstanceFile):
+        encoded = await in_thread(_load, instance)
     elif isinstance(instance, str | os.PathLike):
-        encoded = await in_thread(_load, Path(instance))
+        encoded = await in_thread(_open_and_load, instance)
     else:
         encoded = await in_thread(_encode, instance)
     accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
@@ -140,19 +141,30 @@ async def _in_thread(function: Callable[..., T], *args: object, limiter: Capacit
     return await to_thread.run_sync(function, *args, limiter=limiter)
 
 
-def _load(path: Path) -> EncodedInstance:
-    """Open a Part 10 file; read it, if it is small."""
+def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:
     try:
         file = open_instance(path)
-        data: bytes | AsyncIterable[bytes]
-        if file.size - file.data_set_offset <= SMALL_FILE:
-            with path.open("rb") as stream:
-                stream.seek(file.data_set_offset)
-                data = stream.read()
-        else:
-            data = _FileChunks(file)
     except OSError as error:
         raise InvalidInstance(f"{path}: cannot be read: {error.strerror}") from error
+    return _load(file)
+
+
+def _load(file: InstanceFile) -> EncodedInstance:
+    """Read a Part 10 file, if it is small."""
+    length = file.size - file.data_set_offset
+    data: bytes | AsyncIterable[bytes]
+    if length > SMALL_FILE:
+        data = _FileChunks(file)
+    else:
+        try:
+            with open(file.path, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+                stream.seek(file.data_set_offset)
+                data = stream.read(length)
+        except OSError as error:
+            raise InvalidInstance(f"{file.path}: cannot be read: {error.strerror}") from error
+        if len(data) < length:
+            raise InvalidInstance(f"{file.path}: was truncated after it was opened")
+        data += _padding(file.transfer_syntax_uid, length)
     return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)
 
 
@@ -173,6 +185,11 @@ def _encode(dataset: Dataset) -> EncodedInstance:
     return EncodedInstance(str(sop_class), str(sop_instance), str(syntax), encode_data_set(dataset, str(syntax)))
 
 
+def _padding(transfer_syntax: str, length: int) -> bytes:
+    """Return what makes a data set of that length even: some writers forget it after a deflated one (PS3.5 §A.5)."""
+    return b"\0" if length % 2 and transfer_syntax in DEFLATED else b""
+
+
 class _FileChunks:
     """The data set of a large file in chunks, each read in a worker thread while the one before is sent."""
 
@@ -181,6 +198,7 @@ class _FileChunks:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._file.size - self._file.data_set_offset
+        padding = _padding(self._file.transfer_syntax_uid, left)
         with self._file.path.open("rb", buffering=0) as stream:
             stream.seek(self._file.data_set_offset)
             while left:
@@ -188,4 +206,4 @@ class _FileChunks:
                 if not chunk:
                     raise InvalidInstance(f"{self._file.path}: was truncated while it was sent")
                 left -= len(chunk)
-                yield chunk
+                yield chunk if left else chunk + padding

@@ -93,8 +93,10 @@ def valid_uid(text: str) -> bool:
 def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth: int = 64) -> InstanceFile:
     """Read the File Meta Information of a PS3.10 file and prove that its data set is whole (PS3.10 §7.1).
 
+    A file that was cut exactly between two elements of the data set cannot be told from a whole one.
+
     Deviations that do no harm are accepted: a wrong or missing group length, values of odd length, a missing SOP class
-    or instance UID (then read from the data set), no preamble.
+    or instance UID (then read from the data set), no preamble, Data Set Trailing Padding (FFFC,FFFC).
 
     Args:
         path: the file.

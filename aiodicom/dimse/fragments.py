@@ -8,8 +8,7 @@ set; the fragments of a data set are handed on as they come.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiodicom.dimse.codec import decode_command
 from aiodicom.dimse.commands import Command
@@ -23,8 +22,7 @@ UNEXPECTED_PARAMETER: Final = 5
 INVALID_PARAMETER_VALUE: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedCommand:
+class ReceivedCommand(NamedTuple):
     """A complete command set, and whether a data set follows it."""
 
     context_id: int
@@ -32,8 +30,7 @@ class ReceivedCommand:
     has_data_set: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DataFragment:
+class DataFragment(NamedTuple):
     """A piece of the data set that belongs to the last `ReceivedCommand`; `data` refers to the bytes received."""
 
     data: bytes | memoryview
@@ -62,7 +59,10 @@ def fragment(
         is_last: whether the command set or data set ends with it.
     """
     view = memoryview(data)
-    last_start = max(len(view) - 1, 0) // length * length
+    if len(view) <= length:
+        yield PDV(context_id, is_command, is_last, view)
+        return
+    last_start = (len(view) - 1) // length * length
     for start in range(0, last_start + 1, length):
         yield PDV(context_id, is_command, is_last and start == last_start, view[start : start + length])
 
@@ -104,14 +104,14 @@ class Assembler:
             raise self._misplaced(pdv)
         if pdv.context_id not in self._context_ids:
             raise self._misplaced(pdv)
+        if len(self._command) + len(pdv.data) > MAXIMUM_COMMAND_SET:
+            raise RemoteProtocolError(
+                f"a command set of more than {MAXIMUM_COMMAND_SET} bytes", reason=INVALID_PARAMETER_VALUE
+            )
         if not self._command and pdv.is_last:
             return self._complete(pdv.context_id, pdv.data)
         self._pending_context = pdv.context_id
         self._command += pdv.data
-        if len(self._command) > MAXIMUM_COMMAND_SET:
-            raise RemoteProtocolError(
-                f"a command set of more than {MAXIMUM_COMMAND_SET} bytes", reason=INVALID_PARAMETER_VALUE
-            )
         if not pdv.is_last:
             return None
         command, self._command = self._command, bytearray()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
 from aiodicom.uids import APPLICATION_CONTEXT_NAME
@@ -107,9 +107,12 @@ class AAssociateRJ:
         return cls(body[1], body[2], body[3])
 
 
-@dataclass(frozen=True, slots=True)
-class PDV:
-    """A presentation data value: one fragment of a command set or of a data set (PS3.8 §9.3.5.1, Annex E)."""
+class PDV(NamedTuple):
+    """A presentation data value: one fragment of a command set or of a data set (PS3.8 §9.3.5.1, Annex E).
+
+    A named tuple, where everything else is a dataclass: there are as many as there are packets, and it is made in a third
+    of the time.
+    """
 
     context_id: int
     is_command: bool

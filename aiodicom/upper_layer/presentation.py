@@ -168,7 +168,13 @@ def accepted_contexts(
     """
     offers = {context.context_id: context for context in proposed}
     asked = {role.sop_class_uid: role for role in proposed_roles}
-    granted = {role.sop_class_uid: role for role in answered_roles if role.sop_class_uid in asked}
+    granted = {
+        role.sop_class_uid: RoleSelection(
+            role.sop_class_uid, role.scu_role and request.scu_role, role.scp_role and request.scp_role
+        )
+        for role in answered_roles
+        if (request := asked.get(role.sop_class_uid))
+    }
     contexts: dict[int, PresentationContext] = {}
     for answer in answers:
         if answer.result != ContextResult.ACCEPTANCE:
@@ -176,14 +182,13 @@ def accepted_contexts(
         offer = offers.get(answer.context_id)
         if offer is None or answer.transfer_syntax not in offer.transfer_syntaxes:
             raise malformed(f"context {answer.context_id} is accepted in a way that was not proposed")
-        request = asked.get(offer.abstract_syntax, _DEFAULT_ROLES)
-        grant = granted.get(offer.abstract_syntax, _DEFAULT_ROLES)
+        role = granted.get(offer.abstract_syntax, _DEFAULT_ROLES)
         contexts[answer.context_id] = PresentationContext(
             answer.context_id,
             offer.abstract_syntax,
             answer.transfer_syntax,
-            as_scu=grant.scu_role and request.scu_role,
-            as_scp=grant.scp_role and request.scp_role,
+            as_scu=role.scu_role,
+            as_scp=role.scp_role,
         )
     return contexts
 

@@ -60,6 +60,7 @@ _RECEIVED: Final[dict[type[ControlPDU], Event]] = {
 }
 _UNEXPECTED_PDU: Final = 2
 _MAY_RECEIVE_DATA: Final = (State.STA6, State.STA7)
+_NOT_CONNECTED: Final = (State.STA1, State.STA4)
 _LOST: Final = ProviderAbort(None, "the transport connection was closed")
 
 
@@ -85,6 +86,7 @@ class UpperLayer:
         self.must_close = False
         self.trace: Callable[[bool, ControlPDU | PDV], None] | None = None
         self._is_requestor = False
+        self._has_aborted = False
         self._request: AAssociateRQ | None = None
         self._reader: PDUReader | None = PDUReader(maximum_length)
         self._out: list[bytes | memoryview] = []
@@ -104,8 +106,8 @@ class UpperLayer:
 
         A PDV among the events refers to `data`, not to a copy: use it before `data` changes.
         """
-        if self._reader is None:
-            return
+        if self._reader is None or self.state in _NOT_CONNECTED:
+            return  # what a closing connection still brings
         try:
             for received in self._reader.feed(memoryview(data)):
                 if self.trace is not None:
@@ -137,9 +139,9 @@ class UpperLayer:
 
     def associate(self, request: AAssociateRQ) -> None:
         """Be the requestor: A-ASSOCIATE request (Evt1). Then open the transport, and say `transport_connected`."""
+        self._step(Event.EVT1)
         self._is_requestor = True
         self._request = request
-        self._step(Event.EVT1)
 
     def accept(self, answer: AAssociateAC) -> None:
         """A-ASSOCIATE response, accept (Evt7)."""
@@ -238,10 +240,7 @@ class UpperLayer:
         for effect in action.effects:
             match effect:
                 case Effect.SEND:
-                    pdu = send or self._abort_about(error)
-                    if self.trace is not None:
-                        self.trace(True, pdu)
-                    self._out.append(pdu.encode())
+                    self._send(send or self._abort_about(error))
                 case Effect.INDICATE if indicate is not None:
                     self._events.append(indicate)
                 case Effect.INDICATE_P_ABORT:
@@ -254,6 +253,16 @@ class UpperLayer:
                 case Effect.CLOSE:
                     self.must_close = True
         self.state = action.next_state
+
+    def _send(self, pdu: ControlPDU) -> None:
+        if isinstance(pdu, AAbort):
+            if self._has_aborted:
+                return  # AA-7 again: one A-ABORT is enough, however often the peer asks for another
+            self._has_aborted = True
+        encoded = pdu.encode()
+        if self.trace is not None:
+            self.trace(True, pdu)
+        self._out.append(encoded)
 
     def _abort_about(self, error: ProtocolError | None) -> AAbort:
         # Before there is an association the user's side aborts (AA-1), afterwards the provider with a reason (AA-8).

@@ -1,0 +1,1 @@
+"""Speed and memory of aiodicom beside its peers, in one run: `uv run python -m bench`."""

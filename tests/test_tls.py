@@ -1,0 +1,135 @@
+"""DICOM over TLS (PS3.15 Annex B): both ends, and what goes wrong between them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+import pytest
+import trustme
+
+from aiodicom import (
+    AssociationError,
+    ConnectionFailed,
+    Listener,
+    Operation,
+    Timeouts,
+)
+from tests.loopback import PATIENCE, SHORT, assert_alive, connect, ct_instance, data_set, raw_connection, serving
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def listener(tls: ssl.SSLContext) -> Listener:
+    return Listener(port=0, tls=tls)
+
+
+async def test_an_association_over_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    kept: list[bytes] = []
+
+    async def keep(operation: Operation) -> None:
+        kept.append(await operation.read())
+
+    size = 3 * 1024 * 1024
+    async with serving(keep, listeners=[listener(server_tls)]) as server, connect(server, tls=client_tls) as association:
+        assert (await association.c_echo()).status == 0
+        assert (await association.c_store(ct_instance(1, size))).status == 0
+    assert kept == [data_set(1, size)]
+
+
+async def test_both_ends_show_their_certificates(authority: trustme.CA) -> None:
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    authority.configure_trust(server_side)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    with_certificate, without = ssl.create_default_context(), ssl.create_default_context()
+    for context in (with_certificate, without):
+        authority.configure_trust(context)
+    authority.issue_cert("modality.example").configure_cert(with_certificate)
+    async with serving(listeners=[listener(server_side)]) as server:
+        async with connect(server, tls=with_certificate) as association:
+            assert (await association.c_echo()).status == 0
+        # In TLS 1.3 the client learns after its handshake that its certificate was missed.
+        with pytest.raises(AssociationError):
+            await connect(server, tls=without)
+
+
+async def test_an_unknown_authority_is_explained(server_tls: ssl.SSLContext) -> None:
+    async with serving(listeners=[listener(server_tls)]) as server:
+        with pytest.raises(ConnectionFailed, match=r"(?i)no TLS connection to 127\.0\.0\.1:\d+: .*certificate.*verify"):
+            await connect(server, tls=ssl.create_default_context())
+
+
+async def test_a_wrong_host_name_is_explained(authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
+    other = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("pacs.example").configure_cert(other)
+    async with serving(listeners=[listener(other)]) as server:
+        with pytest.raises(ConnectionFailed, match="(?i)certificate"):
+            await connect(server, tls=client_tls)
+
+
+async def test_tls_to_a_plain_port_is_explained(client_tls: ssl.SSLContext) -> None:
+    async with serving() as server:
+        with pytest.raises(ConnectionFailed, match="no TLS connection|no connection"):
+            await connect(server, tls=client_tls)
+        await assert_alive(server)
+
+
+async def test_a_plain_request_on_a_tls_port_fails(server_tls: ssl.SSLContext) -> None:
+    async with serving(listeners=[listener(server_tls), Listener(port=0)]) as server:
+        with pytest.raises(AssociationError):
+            await connect(server, port=server.addresses[0][1])
+        await assert_alive_at(server.addresses[1][1], lambda port: connect(server, port=port))
+
+
+async def test_a_failed_handshake_leaves_nothing_behind(server_tls: ssl.SSLContext) -> None:
+    """With room for one connection, a second can only come where the first was forgotten."""
+    async with serving(
+        listeners=[Listener(port=0), listener(server_tls)], maximum_connections=1, stop_timeout=PATIENCE
+    ) as server:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[1][1])
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1_000)
+            writer.close()
+        await assert_alive(server)
+
+
+async def test_a_silent_client_of_the_handshake_is_closed_and_the_server_stops(server_tls: ssl.SSLContext) -> None:
+    timeouts = Timeouts(connect=SHORT)
+    async with serving(listeners=[listener(server_tls)], timeouts=timeouts) as server, raw_connection(server) as peer:
+        assert await peer.rest() == b""
+
+
+async def test_a_server_stops_in_the_middle_of_a_handshake(server_tls: ssl.SSLContext) -> None:
+    async with serving(listeners=[Listener(port=0), listener(server_tls)]) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[1][1])
+        await assert_alive(server)  # the handshake has begun by now, too
+        await server.stop()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def assert_alive_at(port: int, request: Callable[[int], object]) -> None:
+    async with request(port) as association:  # type: ignore[attr-defined]
+        assert (await association.c_echo()).status == 0
