@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol, Self, TypeAlias, TypeVar
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope
 
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import (
@@ -53,6 +53,7 @@ from aiodicom.upper_layer.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, Contro
 from aiodicom.upper_layer.presentation import PresentationContext
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
+from aiodicom.workers import InThread, in_any_thread
 
 DataSetSource: TypeAlias = bytes | memoryview | AsyncIterable[bytes]
 ResponseType = TypeVar("ResponseType", bound=Response)
@@ -126,7 +127,7 @@ class Association:
         dispatch: Dispatch,
         timeouts: Timeouts,
         observers: Sequence[Observer] = (),
-        limiter: CapacityLimiter | None = None,
+        in_thread: InThread = in_any_thread,
     ) -> None:
         self.terms = terms
         self.since = datetime.now(UTC)
@@ -136,7 +137,7 @@ class Association:
         self._dispatch = dispatch
         self._timeouts = timeouts
         self._observers = observers
-        self._limiter = limiter
+        self._in_thread = in_thread
         self._loop = asyncio.get_running_loop()
         self._fragment_length = fragment_length(terms.maximum_length, default=WRITE_BATCH)
         self._assembler = Assembler(terms.contexts)
@@ -238,7 +239,7 @@ class Association:
         """
         self._raise_if_over()
         context, outgoing = await prepare(
-            instance, self.contexts, self.terms.proposed, decompress=decompress, limiter=self._limiter
+            instance, self.contexts, self.terms.proposed, decompress=decompress, in_thread=self._in_thread
         )
         originator, originator_id = move_originator or (None, None)
         request = CStoreRQ(
@@ -501,7 +502,7 @@ class Association:
         data_set = IncomingDataSet(context.transfer_syntax, self._window, is_empty=not has_data_set)
         if has_data_set:
             self._incoming = data_set
-        operation = Operation(request, context, self.peer, data_set, self._limiter)
+        operation = Operation(request, context, self.peer, data_set, self._in_thread)
         if any(other.command.message_id == request.message_id for other in self._performing.values()):
             status: int | None = DUPLICATE_INVOCATION
         else:

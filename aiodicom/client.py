@@ -8,8 +8,6 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Final
 
-from anyio import CapacityLimiter
-
 from aiodicom.association import Association, Observer, trace_for
 from aiodicom.errors import (
     AssociationAborted,
@@ -37,6 +35,7 @@ from aiodicom.upper_layer.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssoci
 from aiodicom.upper_layer.presentation import ProposedContext, accepted_contexts, propose
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from aiodicom.workers import InThread, in_any_thread
 
 DEFAULT_TIMEOUTS: Final = Timeouts(idle=None)
 """A requestor may keep an association for as long as it likes: the acceptor decides when it has been idle too long."""
@@ -56,7 +55,7 @@ def associate(
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
     tls: ssl.SSLContext | None = None,
     observers: Sequence[Observer] | None = None,
-    limiter: CapacityLimiter | None = None,
+    in_thread: InThread = in_any_thread,
 ) -> AssociationRequest:
     """Ask a peer for an association (A-ASSOCIATE, PS3.8 §7.1): `await` it, or use it in `async with`.
 
@@ -80,7 +79,7 @@ def associate(
         timeouts: how long each wait may take.
         tls: the context of a TLS connection; None is none.
         observers: hooks; by default one that logs. A sequence of none is silent.
-        limiter: of the worker threads that read files and encode data sets; by default anyio's own.
+        in_thread: runs what blocks, such as reading files and encoding data sets; by default in anyio's threads.
 
     Raises:
         ConnectionFailed: there is no transport connection to be had.
@@ -112,7 +111,7 @@ def associate(
         timeouts=timeouts,
         tls=tls,
         observers=(LoggingObserver(),) if observers is None else observers,
-        limiter=limiter,
+        in_thread=in_thread,
     )
 
 
@@ -129,7 +128,7 @@ class AssociationRequest:
         timeouts: Timeouts,
         tls: ssl.SSLContext | None,
         observers: Sequence[Observer],
-        limiter: CapacityLimiter | None,
+        in_thread: InThread,
     ) -> None:
         self._host = host
         self._port = port
@@ -138,7 +137,7 @@ class AssociationRequest:
         self._timeouts = timeouts
         self._tls = tls
         self._observers = observers
-        self._limiter = limiter
+        self._in_thread = in_thread
         self._association: Association | None = None
 
     def __await__(self) -> Generator[object, None, Association]:
@@ -165,7 +164,7 @@ class AssociationRequest:
             dispatch=Dispatcher(()),
             timeouts=self._timeouts,
             observers=self._observers,
-            limiter=self._limiter,
+            in_thread=self._in_thread,
         )
         answer = _Answer(self._request, connection, establish)
         upper_layer.associate(self._request)

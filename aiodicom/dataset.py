@@ -264,8 +264,8 @@ def _decompress(ds: Dataset) -> None:
         pixels, description = decoder.as_array(ds, decoding_plugin=plugins[0], **options)
         frame_bits = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated
         frames = int(ds.get("NumberOfFrames") or 1)
-    except (*_REFUSALS, MemoryError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever a decoder raises about damaged data
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InvalidInstance(f"the pixel data cannot be decompressed: {reason}") from error
     if pixels.nbytes * 8 != frame_bits * frames:
         raise InvalidInstance(
@@ -414,7 +414,7 @@ def _with_vr(element: _Element, source: _Source, lineage: tuple[Dataset, ...]) -
     """The element with the one VR that it has in this data set."""
     if not isinstance(element, tuple):
         return _disambiguated(copy(element), source.little, lineage) if " " in element.VR else element
-    vr = element.VR or _dictionary_vr(element.tag, lineage[0])
+    vr = element.VR or _dictionary_vr(element.tag, lineage[0], len(element.value or b""))
     if " " in vr:  # "US or SS", "OB or OW", …
         from pydicom.dataelem import DataElement
 
@@ -434,19 +434,20 @@ def _disambiguated(element: DataElement, little: bool, lineage: tuple[Dataset, .
     return element
 
 
-def _dictionary_vr(tag: BaseTag, ds: Dataset) -> str:
+def _dictionary_vr(tag: BaseTag, ds: Dataset, length: int) -> str:
     """The VR, possibly ambiguous, of an element in implicit VR; UN where nobody knows it (PS3.5 §6.2.2)."""
     from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
-    if not tag.is_private:
-        with suppress(KeyError):
-            return dictionary_VR(tag)
-    elif tag.is_private_creator:
-        return "LO"
-    else:
-        with suppress(KeyError):
-            return private_dictionary_VR(tag, str(ds[tag >> 16 << 16 | tag.element >> 8].value))
-    return "UN"
+    vr = "UN"
+    with suppress(KeyError):
+        if not tag.is_private:
+            vr = dictionary_VR(tag)
+        elif tag.is_private_creator:
+            vr = "LO"
+        else:
+            vr = private_dictionary_VR(tag, str(ds[tag >> 16 << 16 | tag.element >> 8].value))
+    fits = vr not in _WORDS or length % array(_WORDS[vr]).itemsize == 0
+    return vr if fits else "UN"
 
 
 def _sequence(element: _Element, ds: Dataset) -> Iterable[Dataset]:

@@ -7,18 +7,18 @@ as bytes or a Part 10 file, as a pydicom Dataset. Nobody has to take it: what is
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from functools import partial
-from io import BufferedWriter
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
-from anyio import CancelScope, CapacityLimiter, from_thread, to_thread
+from anyio import CancelScope, from_thread
 
 from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import Request, Response
@@ -26,11 +26,11 @@ from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.part10 import file_meta, valid_uid
 from aiodicom.terms import Peer
 from aiodicom.upper_layer.presentation import PresentationContext
+from aiodicom.workers import InThread, in_any_thread
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-T = TypeVar("T")
 
 HIGH_WATER: Final = 1024 * 1024
 """How many bytes of data sets an association buffers before it stops reading from the peer."""
@@ -169,7 +169,7 @@ class Operation:
         data_set: the data set of the request, as it arrives; empty where the request has none.
     """
 
-    __slots__ = ("_limiter", "command", "context", "data_set", "peer")
+    __slots__ = ("_in_thread", "command", "context", "data_set", "peer")
 
     def __init__(
         self,
@@ -177,13 +177,13 @@ class Operation:
         context: PresentationContext,
         peer: Peer,
         data_set: IncomingDataSet,
-        limiter: CapacityLimiter | None = None,
+        in_thread: InThread = in_any_thread,
     ) -> None:
         self.command = command
         self.context = context
         self.peer = peer
         self.data_set = data_set
-        self._limiter = limiter
+        self._in_thread = in_thread
 
     def __repr__(self) -> str:
         return f"<Operation {type(self.command).__name__} {self.command.message_id} from {self.peer}>"
@@ -256,7 +256,7 @@ class Operation:
             self.data_set.transfer_syntax,
             source_ae_title=self.peer.ae_title,
         )
-        file = _PartialFile(Path(folder), name or f"{uid}.dcm")
+        file = _PartialFile(os.fspath(folder), name or f"{uid}.dcm")
         try:
             chunks = [meta, *await self.data_set.take(FILE_BATCH)]
             while not self.data_set.is_complete:
@@ -270,18 +270,18 @@ class Operation:
                 with CancelScope(shield=True):
                     await self._in_thread(file.remove)
 
-    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
-        return await to_thread.run_sync(partial(function, *args), limiter=self._limiter)
-
 
 class _PartialFile:
-    """A file that gets its name when it is complete; its methods block, and belong in a worker thread."""
+    """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
 
-    def __init__(self, folder: Path, name: str | Callable[[Path], str]) -> None:
+    It works on plain strings and an unbuffered file: for a small object pathlib and a buffer cost more than the writing.
+    """
+
+    def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
         self._folder = folder
         self._name = name
-        self._path = folder / f".{uuid4().hex}.part"
-        self._file: BufferedWriter | None = None
+        self._path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
+        self._file: FileIO | None = None
 
     @property
     def is_open(self) -> bool:
@@ -291,35 +291,36 @@ class _PartialFile:
     def write(self, chunks: list[bytes]) -> None:
         if self._file is None:
             self._file = self._create()
-        self._file.writelines(chunks)
+        for chunk in chunks:
+            if self._file.write(chunk) < len(chunk):
+                raise OSError(errno.ENOSPC, "the file system took only a part")
 
     def complete(self, chunks: list[bytes]) -> Path:
         self.write(chunks)
         assert self._file is not None
         self._file.close()
-        name = self._name(self._path) if callable(self._name) else self._name
-        final = self._folder / name
+        name = self._name(Path(self._path)) if callable(self._name) else self._name
+        final = os.path.join(self._folder, name)  # noqa: PTH118
         try:
-            self._path.replace(final)
+            os.replace(self._path, final)  # noqa: PTH105
         except FileNotFoundError:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            self._path.replace(final)
+            Path(final).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._path, final)  # noqa: PTH105
         self._file = None
-        return final
+        return Path(final)
 
     def remove(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # what could not be written before cannot be written now
-                self._file.close()
+            self._file.close()
             self._file = None
-        self._path.unlink(missing_ok=True)
+        Path(self._path).unlink(missing_ok=True)
 
-    def _create(self) -> BufferedWriter:
+    def _create(self) -> FileIO:
         try:
-            return self._path.open("xb")
+            return FileIO(self._path, "xb")
         except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return self._path.open("xb")
+            Path(self._folder).mkdir(parents=True, exist_ok=True)
+            return FileIO(self._path, "xb")
 
 
 class BlockingOperation:

@@ -7,12 +7,12 @@ uncompressed ones, or decompressed where the caller allows it; else nothing is s
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Final, TypeAlias, Union
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from aiodicom.dataset import encode_data_set, transcode
 from aiodicom.errors import InvalidInstance, NoAcceptedContext
@@ -20,11 +20,11 @@ from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.uids import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 from aiodicom.upper_layer.items import PresentationContextRQ
 from aiodicom.upper_layer.presentation import PresentationContext
+from aiodicom.workers import InThread
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-T = TypeVar("T")
 
 SMALL_FILE: Final = 1024 * 1024
 """Up to this size a file is read whole; a longer one in chunks of this size, while it is sent."""
@@ -78,7 +78,7 @@ async def prepare(
     proposed: Iterable[PresentationContextRQ],
     *,
     decompress: bool,
-    limiter: CapacityLimiter | None,
+    in_thread: InThread,
 ) -> tuple[PresentationContext, EncodedInstance]:
     """Return the context that carries the instance, and the instance in the transfer syntax of that context.
 
@@ -87,17 +87,17 @@ async def prepare(
         contexts: those accepted.
         proposed: those proposed, for the error.
         decompress: whether compressed pixel data may be decompressed.
-        limiter: of the worker threads, in which files are read and data sets encoded.
+        in_thread: runs what blocks.
 
     Raises:
         InvalidInstance: it cannot be read, or not be transcoded.
         NoAcceptedContext: no accepted context can carry it.
     """
-    in_thread = partial(_in_thread, limiter=limiter)
     if isinstance(instance, EncodedInstance):
         encoded = instance
     elif isinstance(instance, InstanceFile):
-        encoded = await in_thread(_load, instance)
+        # Opened and checked before: to read the little that is left takes less time than to change threads.
+        encoded = _load(instance)
     elif isinstance(instance, str | os.PathLike):
         encoded = await in_thread(_open_and_load, instance)
     else:
@@ -135,10 +135,6 @@ def _not_accepted(
         accepted=syntaxes,
         advice=advice,
     )
-
-
-async def _in_thread(function: Callable[..., T], *args: object, limiter: CapacityLimiter | None) -> T:
-    return await to_thread.run_sync(function, *args, limiter=limiter)
 
 
 def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:

@@ -119,15 +119,7 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
         head = read(0, _FIRST_READ)
         name = str(where)
         values, offset = _read_meta(head, read, size, name)
-        syntax = _uid(values, 0x10)
-        if not syntax:
-            raise InvalidInstance(
-                f"{name}: its File Meta Information lacks the Transfer Syntax UID (0002,0010), so nobody can know how "
-                "its data set is encoded; write the file again with the right one"
-            )
-        sop_class, sop_instance = _uid(values, 0x02), _uid(values, 0x03)
-        if sop_class == MEDIA_STORAGE_DIRECTORY:
-            raise InvalidInstance(f"{name}: is a DICOMDIR, a directory of other files; send the files that it lists")
+        sop_class, sop_instance, syntax = _meta_uids(values, name)
         if offset >= size:
             raise InvalidInstance(f"{name}: truncated: ends after its File Meta Information, without a data set")
         if check:
@@ -138,9 +130,9 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
         if not (sop_class and sop_instance):
             found = _identify(read(offset, _FIRST_READ), syntax, name)
             sop_class, sop_instance = sop_class or found[0], sop_instance or found[1]
-        for uid, what in ((sop_class, "SOP class"), (sop_instance, "SOP instance"), (syntax, "transfer syntax")):
-            if not valid_uid(uid):
-                raise InvalidInstance(f"{name}: its {what} UID is missing or no UID; correct it before sending")
+    for uid, what in ((sop_class, "SOP class"), (sop_instance, "SOP instance"), (syntax, "transfer syntax")):
+        if not valid_uid(uid):
+            raise InvalidInstance(f"{name}: its {what} UID is missing or no UID; correct it before sending")
     return InstanceFile(where, sop_class, sop_instance, syntax, offset, size)
 
 
@@ -267,6 +259,19 @@ def _meta_element(element: int, vr: bytes, text: str, padding: str) -> bytes:
 def _uid(values: dict[int, bytes], element: int) -> str:
     """The UID of an element: some writers pad with a space, and other text must not pass as one."""
     return values.get(element, b"").strip(b"\0 ").decode("latin-1")
+
+
+def _meta_uids(values: dict[int, bytes], name: str) -> tuple[str, str, str]:
+    """SOP class, SOP instance (either may be empty) and transfer syntax UID of an instance."""
+    sop_class, syntax = _uid(values, 0x02), _uid(values, 0x10)
+    if sop_class == MEDIA_STORAGE_DIRECTORY:
+        raise InvalidInstance(f"{name}: is a DICOMDIR, a directory of other files; send the files that it lists")
+    if not syntax:
+        raise InvalidInstance(
+            f"{name}: its File Meta Information lacks the Transfer Syntax UID (0002,0010), so nobody can know how its "
+            "data set is encoded; write the file again with the right one"
+        )
+    return sop_class, _uid(values, 0x03), syntax
 
 
 def _read_meta(head: bytes, read: _Read, size: int, name: str) -> tuple[dict[int, bytes], int]:
@@ -413,9 +418,10 @@ class _Walk:
         """Walk from `pos` to the end of the data."""
         if pos == self._end:
             return
-        self._look(pos)
+        self._encode_as((False, True))
+        self._header(pos)
         at = pos - self._base
-        self._encode_as(data_set_encoding(self._syntax, self._buffer[at : at + _HEADER], self._name))
+        self._encode_as(data_set_encoding(self._syntax, self._buffer[at : at + 8], self._name))
         while pos < self._end:
             if self._between_items:
                 pos = self._over_items(pos)

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter
@@ -42,6 +43,7 @@ from aiodicom.upper_layer.presentation import SupportedSyntax, negotiate
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from aiodicom.workers import Workers
 
 AssociateHandler: TypeAlias = Callable[[Peer], Awaitable[bytes | None]]
 H = TypeVar("H", bound=Handler)
@@ -101,7 +103,8 @@ class Server:
             limit (PS3.7 §D.3.3.3).
         timeouts: how long each wait may take.
         stop_timeout: how long `stop` lets operations run that have begun, in seconds.
-        worker_threads: how many threads files are written and data sets decoded in.
+        worker_threads: how many threads there are to write files and decode data sets in, and as many again for handlers
+            that are plain functions.
         observers: hooks; by default one that logs.
     """
 
@@ -121,7 +124,7 @@ class Server:
         maximum_operations: int = 16,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
         stop_timeout: float = 10,
-        worker_threads: int = 16,
+        worker_threads: int = 8,
         observers: Sequence[Observer] | None = None,
     ) -> None:
         if not valid_ae_title(ae_title):
@@ -144,7 +147,8 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._roll = _Roll()
         self.dispatcher = Dispatcher(self.services)
-        self.limiter: CapacityLimiter | None = None
+        self.workers = Workers(worker_threads)
+        self._limiter: CapacityLimiter | None = None
         self.is_stopping = False
         self._stopped: asyncio.Event | None = None
 
@@ -179,7 +183,7 @@ class Server:
     def add(self, service: Service) -> None:
         """Offer a service to associations from now on."""
         self.services.append(service)
-        self.dispatcher = Dispatcher(self.services, self.limiter)
+        self.dispatcher = Dispatcher(self.services, self._limiter)
 
     # Its life.
 
@@ -191,15 +195,15 @@ class Server:
         """
         if self._servers:
             raise LocalProtocolError("the server is started already")
-        self.limiter = CapacityLimiter(self.worker_threads)
-        self.dispatcher = Dispatcher(self.services, self.limiter)
+        self._limiter = CapacityLimiter(self.worker_threads)
+        self.dispatcher = Dispatcher(self.services, self._limiter)
         self.is_stopping = False
         self._stopped = asyncio.Event()
         try:
             for listener in self.listeners:
                 self._servers.append(await self._listen(listener))
         except BaseException:
-            await self._close_listeners()
+            await _closed(self._close_listeners())
             raise
 
     async def stop(self) -> None:
@@ -212,9 +216,11 @@ class Server:
             endings = [asyncio.create_task(acceptor.finish(self.stop_timeout)) for acceptor in self._acceptors]
             if endings:
                 await asyncio.wait(endings)
-            await self._close_listeners()
+            servers = self._close_listeners()
             while self._acceptors:  # who came meanwhile
                 await asyncio.wait([asyncio.create_task(acceptor.finish(0)) for acceptor in self._acceptors])
+            await _closed(servers)
+        self.workers.stop()
         if self._stopped is not None:
             self._stopped.set()
 
@@ -285,13 +291,14 @@ class Server:
     # Its parts.
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
+        handshake_timeout = self.timeouts.connect if listener.tls else None
         try:
             return await asyncio.get_running_loop().create_server(
-                self._connection,
+                partial(self._connection, handshake_timeout=handshake_timeout),
                 listener.host or None,
                 listener.port,
                 ssl=listener.tls,
-                ssl_handshake_timeout=self.timeouts.connect if listener.tls else None,
+                ssl_handshake_timeout=handshake_timeout,
                 reuse_port=listener.reuse_port or None,
                 backlog=1024,
             )
@@ -301,14 +308,13 @@ class Server:
                 "is the port taken by another program, or below 1024 and so reserved?"
             ) from error
 
-    async def _close_listeners(self) -> None:
+    def _close_listeners(self) -> list[asyncio.Server]:
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
-        for server in servers:
-            await server.wait_closed()
+        return servers
 
-    def _connection(self) -> asyncio.BaseProtocol:
+    def _connection(self, *, handshake_timeout: float | None) -> asyncio.BaseProtocol:
         if len(self._acceptors) >= self.maximum_connections:
             return _Turned()
         upper_layer = UpperLayer(maximum_length=self.maximum_length)
@@ -316,8 +322,15 @@ class Server:
         upper_layer.trace = trace_for(self.observers, connection)
         acceptor = _Acceptor(self, connection)
         self._acceptors.add(acceptor)
-        connection.on_closed = lambda: self._acceptors.discard(acceptor)
+        connection.on_closed = partial(self._acceptors.discard, acceptor)
+        if handshake_timeout is not None:
+            # Of a TLS handshake that fails asyncio says nothing, so that its end is known by its deadline alone.
+            asyncio.get_running_loop().call_later(handshake_timeout, self._handshake_is_over, acceptor)
         return connection
+
+    def _handshake_is_over(self, acceptor: _Acceptor) -> None:
+        if not acceptor.is_connected:
+            self._acceptors.discard(acceptor)
 
 
 class _Roll(Observer):
@@ -355,7 +368,15 @@ class _Acceptor:
             self._connection.upper_layer.abort()
             self._connection.flush()
             self._connection.cut()
-        await self._connection.wait_closed()
+        if self.is_connected:
+            await self._connection.wait_closed()
+        elif self._connection.on_closed is not None:
+            self._connection.on_closed()  # in a TLS handshake; should that end well, the upper layer closes
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its transport connection was made, TLS included."""
+        return self._connection.extra_info("peername") is not None
 
     def event_received(self, event: UpperLayerEvent) -> None:
         match event:
@@ -440,7 +461,7 @@ class _Acceptor:
             dispatch=server.dispatcher,
             timeouts=server.timeouts,
             observers=server.association_observers,
-            limiter=server.limiter,
+            in_thread=server.workers,
         )
 
     def _not_established(self, error: Exception) -> None:
@@ -453,6 +474,14 @@ class _Turned(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).abort()
+
+
+async def _closed(servers: list[asyncio.Server]) -> None:
+    # Some versions of asyncio wait here for connections in a TLS handshake, too, which has a deadline of its own.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            for server in servers:
+                await server.wait_closed()
 
 
 def _smaller(one: int, other: int) -> int:

@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.processes import status_bytes
+from bench import proc
 
 
 @contextmanager
 def reported() -> Iterator[None]:
     """Measure the block, and print wall time, processor time and memory as one line of JSON."""
-    resident = status_bytes("VmRSS")
+    resident = proc.reset_peak()
     cpu, begun = time.process_time(), time.perf_counter()
     yield
     seconds = time.perf_counter() - begun
-    peak = status_bytes("VmHWM")
+    peak = proc.peak()
     used = {"cpu": time.process_time() - cpu, "peak": peak, "added": max(peak - resident, 0)}
     print(json.dumps({"seconds": seconds, **used}), flush=True)
 

@@ -45,7 +45,7 @@ class Objects:
                 if count == 1:
                     os.link(original, path)
                 else:
-                    copy_uid = f"{uid[:-UID_DIGITS]}{10**(UID_DIGITS - 1) + number}"
+                    copy_uid = f"{uid[:-UID_DIGITS]}{10 ** (UID_DIGITS - 1) + number}"
                     path.write_bytes(original.read_bytes().replace(uid.encode(), copy_uid.encode()))
         return folder
 

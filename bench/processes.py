@@ -15,13 +15,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-import psutil
+from bench import proc
 
 LOOPBACK: Final = "127.0.0.1"
 # Below the ports that Linux gives to outgoing connections, so that no connection takes one before its listener does.
@@ -81,7 +81,7 @@ class Use:
     Args:
         cpu: processor time, in seconds.
         peak: the most memory it had, in bytes; None where that is not known.
-        added: how much of that it had not had before the run.
+        added: how much more that is than it had when it was ready to begin.
     """
 
     cpu: float
@@ -137,13 +137,19 @@ def free_port() -> int:
 
 
 class Server:
-    """A running server."""
+    """A running server.
+
+    Attributes:
+        port: where it listens.
+        folder: where it stores.
+        resident: the memory it had when it began to listen, in bytes.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
         self.port = port
         self.folder = folder
+        self.resident = proc.reset_peak(process.pid)
         self._process = process
-        self._root = psutil.Process(process.pid)
 
     def empty(self) -> int:
         """Remove what it has stored, and return how many files that were."""
@@ -152,38 +158,10 @@ class Server:
             path.unlink()
         return len(files)
 
-    def cpu(self) -> float:
-        """Return the processor time it has used, with its children's, in seconds."""
-        total = sum(self._root.cpu_times()[:4])  # children that have ended are in there
-        for child in self._root.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                total += sum(child.cpu_times()[:2])
-        return float(total)
-
-    def memory(self) -> int:
-        """Return the memory of it and its children, of what they share each its part, in bytes."""
-        total = 0
-        for process in (self._root, *self._root.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
-        return total
-
-    def reset_peak(self) -> int:
-        """Forget the peak of its memory; return what it has now, in bytes."""
-        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
-        return status_bytes("VmRSS", self._process.pid)
-
-    def peak(self) -> int:
-        """Return the most memory it has had since `reset_peak`, without its children, in bytes."""
-        return status_bytes("VmHWM", self._process.pid)
-
-
-def status_bytes(field: str, pid: int | str = "self") -> int:
-    """Return a field of /proc/PID/status, which are in kB, in bytes: VmRSS, VmHWM, …"""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    @property
+    def pid(self) -> int:
+        """Of the process that was started; there may be more."""
+        return self._process.pid
 
 
 @contextmanager
@@ -204,8 +182,8 @@ def run(command: Command, server: Server, core: int, *, timeout: float) -> Run:
     Raises:
         BenchError: it failed, or took longer than `timeout` seconds.
     """
-    resident = server.reset_peak()
-    server_cpu = server.cpu()
+    proc.reset_peak(server.pid)
+    server_cpu = proc.cpu_time(server.pid)
     client_cpu = _children_cpu()  # servers are children, too, but none of them is waited for meanwhile
     begun = time.perf_counter()
     process = command.start(core, subprocess.PIPE, subprocess.PIPE)
@@ -224,8 +202,8 @@ def run(command: Command, server: Server, core: int, *, timeout: float) -> Run:
         report = json.loads(output)
         seconds = report["seconds"]
         client = Use(report["cpu"], report["peak"], report["added"])
-    peak = server.peak()
-    return Run(seconds, client, Use(server.cpu() - server_cpu, peak, max(peak - resident, 0)))
+    peak = proc.peak(server.pid)
+    return Run(seconds, client, Use(proc.cpu_time(server.pid) - server_cpu, peak, peak - server.resident))
 
 
 def hold(command: Command, server: Server, core: int) -> Idle:
@@ -236,7 +214,7 @@ def hold(command: Command, server: Server, core: int) -> Idle:
     Raises:
         BenchError: it failed.
     """
-    before = server.memory()
+    before = proc.memory(server.pid)
     process = command.start(core, subprocess.PIPE, subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -244,10 +222,13 @@ def hold(command: Command, server: Server, core: int) -> Idle:
         if not line:
             _, errors = process.communicate(timeout=SECONDS_TO_STOP)
             raise BenchError(f"the client failed: {errors.decode(errors='replace').strip().splitlines()[-1:]}")
-        memory = server.memory() - before
-        cpu = server.cpu()
+        memory = proc.memory(server.pid) - before
+        cpu = proc.cpu_time(server.pid)
         time.sleep(SECONDS_OF_SILENCE)
-        return Idle(json.loads(line)["seconds"], memory, (server.cpu() - cpu) / SECONDS_OF_SILENCE)
+        cpu = proc.cpu_time(server.pid) - cpu
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=SECONDS_TO_STOP)
+        return Idle(json.loads(line)["seconds"], memory, cpu / SECONDS_OF_SILENCE)
     finally:
         _stop(process)
 
@@ -284,11 +265,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
-
-
-def arguments_of(*parts: Sequence[object] | object) -> tuple[str, ...]:
-    """Return the parts of a command line as text, lists of them flattened."""
-    flat: list[str] = []
-    for part in parts:
-        flat += map(str, part) if isinstance(part, list | tuple) else [str(part)]
-    return tuple(flat)

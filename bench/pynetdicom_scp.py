@@ -24,7 +24,7 @@ def main() -> None:
 
     def keep(event: evt.Event) -> int:
         if arguments.folder is not None:
-            path = arguments.folder / f"{event.request.AffectedSOPInstanceUID}.dcm"
+            path = arguments.folder / f"{event.file_meta.MediaStorageSOPInstanceUID}.dcm"
             if arguments.chunked:
                 shutil.copyfile(event.dataset_path, path)
             else:

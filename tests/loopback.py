@@ -222,9 +222,9 @@ class RawPeer:
 
 
 @asynccontextmanager
-async def raw_connection(server: Server) -> AsyncIterator[RawPeer]:
+async def raw_connection(server: Server, port: int | None = None) -> AsyncIterator[RawPeer]:
     """A bare connection to a server."""
-    peer = RawPeer(*await asyncio.open_connection("127.0.0.1", server.port))
+    peer = RawPeer(*await asyncio.open_connection("127.0.0.1", server.port if port is None else port))
     try:
         yield peer
     finally:

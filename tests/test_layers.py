@@ -18,11 +18,12 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"errors", "version", "uids"}),
     frozenset({"upper_layer"}),
     frozenset({"dimse", "part10", "dataset"}),
-    frozenset({"transport", "terms", "operation", "outgoing", "planning", "observer"}),
+    frozenset({"transport", "terms", "workers", "operation", "outgoing", "planning"}),
     frozenset({"association", "handlers", "logs"}),
     frozenset({"client", "server"}),
     frozenset({"services"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
 )
 HEIGHT: Final = {unit: height for height, floor in enumerate(FLOORS) for unit in floor}
 # These share a floor and still do not import each other.

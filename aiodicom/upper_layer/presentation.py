@@ -109,12 +109,11 @@ def propose(
     )
     roles: dict[str, RoleSelection] = {}
     for context in contexts:
-        if (context.scu_role, context.scp_role) != (True, False):
-            known = roles.get(context.abstract_syntax, RoleSelection(context.abstract_syntax, False, False))
-            roles[context.abstract_syntax] = RoleSelection(
-                context.abstract_syntax, known.scu_role or context.scu_role, known.scp_role or context.scp_role
-            )
-    return items, tuple(roles.values())
+        known = roles.get(context.abstract_syntax, RoleSelection(context.abstract_syntax, False, False))
+        roles[context.abstract_syntax] = RoleSelection(
+            context.abstract_syntax, known.scu_role or context.scu_role, known.scp_role or context.scp_role
+        )
+    return items, tuple(role for role in roles.values() if (role.scu_role, role.scp_role) != (True, False))
 
 
 def negotiate(

@@ -60,7 +60,7 @@ _RECEIVED: Final[dict[type[ControlPDU], Event]] = {
 }
 _UNEXPECTED_PDU: Final = 2
 _MAY_RECEIVE_DATA: Final = (State.STA6, State.STA7)
-_NOT_CONNECTED: Final = (State.STA1, State.STA4)
+_NOT_CONNECTED: Final = frozenset({State.STA1, State.STA4})
 _LOST: Final = ProviderAbort(None, "the transport connection was closed")
 
 

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 import pydicom.data
-from pydicom import FileDataset, dcmread
+from pydicom import DataElement, FileDataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from aiodicom import InstanceFile, InvalidInstance, open_instance
@@ -36,7 +37,7 @@ def bundled_instances() -> tuple[InstanceFile, ...]:
 
 @cache
 def well_formed_instances() -> tuple[InstanceFile, ...]:
-    """Those whose data set says what their File Meta Information says, and which study and series they belong to.
+    """Those whose data set names the SOP instance that the File Meta Information names, and names it in the right VR.
 
     Peers that parse what they send or receive refuse the others.
     """
@@ -44,10 +45,13 @@ def well_formed_instances() -> tuple[InstanceFile, ...]:
 
 
 def is_well_formed(instance: InstanceFile) -> bool:
-    dataset = read(instance.path)
-    own = (dataset.get("SOPClassUID"), dataset.get("SOPInstanceUID"))
-    identified = all(dataset.get(name) for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-    return own == (instance.sop_class_uid, instance.sop_instance_uid) and identified
+    uids = {0x00080016: instance.sop_class_uid, 0x00080018: instance.sop_instance_uid}
+    dataset = dcmread(instance.path, specific_tags=list(uids))
+    as_read = [dataset.get_item(tag) for tag in uids]  # before pydicom replaces UN by the VR it knows
+    return all(
+        element and element.VR in ("UI", None) and dataset[element.tag].value == uids[element.tag]
+        for element in as_read
+    )
 
 
 def bundled(name: str) -> InstanceFile:
@@ -71,9 +75,14 @@ def read(file: Path | bytes) -> FileDataset:
     """A Part 10 file as pydicom reads it, all values parsed; what pydicom finds odd about a value is no news here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = dcmread(BytesIO(file) if isinstance(file, bytes) else file, force=True)
+        dataset = parse(file)
         dataset.walk(lambda _dataset, _element: None)
     return dataset
+
+
+def parse(file: Path | bytes) -> FileDataset:
+    """A Part 10 file as pydicom reads it, no value parsed yet."""
+    return dcmread(BytesIO(file) if isinstance(file, bytes) else file, force=True)
 
 
 def take_all(files: Iterable[Path]) -> dict[str, bytes]:
@@ -81,43 +90,59 @@ def take_all(files: Iterable[Path]) -> dict[str, bytes]:
     found = {}
     for path in files:
         file = path.read_bytes()
-        found[str(read(file).file_meta.MediaStorageSOPInstanceUID)] = file
+        found[str(parse(file).file_meta.MediaStorageSOPInstanceUID)] = file
         path.unlink()
     return found
 
 
-def encoded(file: Path | bytes) -> bytes:
-    """The data set of a Part 10 file, byte for byte, of even length as it is sent (PS3.5 §A.5)."""
+def data_set(file: Path | bytes) -> bytes:
+    """The data set of a Part 10 file, byte for byte."""
     stream = BytesIO(file if isinstance(file, bytes) else file.read_bytes())
     read_preamble(stream, force=True)
     _read_file_meta_info(stream)
-    data = stream.read()
+    return stream.read()
+
+
+def encoded(file: Path | bytes) -> bytes:
+    """The data set of a Part 10 file, byte for byte, of even length as it has to be sent (PS3.5 §A.5)."""
+    data = data_set(file)
     return data + bytes(len(data) % 2)
 
 
 def differences(sent: Path | bytes, arrived: Path | bytes, *, transcoded: bool = False) -> list[str]:
     """What of an instance is not as it was sent: tags, and "pixels".
 
-    Padding, and group lengths, which are retired, do not count; nor do, where it was `transcoded`, the encoding of pixel
-    data, and elements that pydicom knows by another VR, or in another order of bytes, than they were sent in.
+    Padding, and group lengths, which are retired, do not count. Where it was `transcoded`, Implicit VR leaves pydicom
+    without the VR of some elements, so that the same bytes are as good; and of pixel data its pixels are compared.
     """
     one, other = read(sent), read(arrived)
-    ours, theirs = values(one, transcoded), values(other, transcoded)
-    found = [f"{tag:08X}" for tag in sorted(ours.keys() | theirs.keys()) if ours.get(tag) != theirs.get(tag)]
-    if transcoded and PIXEL_DATA in one and not np.array_equal(one.pixel_array, other.pixel_array):
-        found.append("pixels")
+    ours, theirs = elements(one), elements(other)
+    found = {tag for tag in ours.keys() | theirs.keys() if ours.get(tag) != theirs.get(tag)}
+    if transcoded:
+        ours_raw, theirs_raw = raw_values(sent), raw_values(arrived)
+        found -= {tag for tag in ours_raw.keys() & theirs_raw.keys() if ours_raw[tag] == theirs_raw[tag]}
+        found.discard(PIXEL_DATA)
+    words = [f"{tag:08X}" for tag in sorted(found)]
+    if transcoded and PIXEL_DATA in one:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about padding behind the last pixel
+            same_pixels = np.array_equal(one.pixel_array, other.pixel_array)
+        words += [] if same_pixels else ["pixels"]
+    return words
+
+
+def raw_values(file: Path | bytes) -> dict[int, bytes]:
+    """The encoded values of the elements that are no sequences, by tag."""
+    items = parse(file).values()
+    return {int(item.tag): item.value or b"" for item in items if isinstance(item, RawDataElement) or item.is_empty}
+
+
+def elements(dataset: FileDataset) -> dict[int, DataElement]:
+    """What is compared of a data set, by tag; encapsulated pixel data may be in OW where it should be in OB."""
+    found = {int(each.tag): each for each in dataset if each.tag != DATA_SET_TRAILING_PADDING and each.tag.element != 0}
+    if PIXEL_DATA in found and dataset["PixelData"].is_undefined_length:
+        found[PIXEL_DATA].VR = "OB"
     return found
-
-
-def values(dataset: FileDataset, transcoded: bool) -> dict[int, object]:
-    """What is compared of each element, by tag."""
-    return {
-        int(element.tag): element.value if transcoded or element.tag == PIXEL_DATA else element
-        for element in dataset
-        if element.tag != DATA_SET_TRAILING_PADDING
-        and element.tag.element != 0
-        and not (transcoded and (element.tag == PIXEL_DATA or element.VR in ("OW", "UN")))
-    }
 
 
 def is_uncompressed(instance: InstanceFile) -> bool:

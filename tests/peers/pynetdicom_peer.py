@@ -50,10 +50,13 @@ async def run_pynetdicom_scu(
     host: str = "127.0.0.1",
     called_ae_title: str = "ANY-SCP",
     calling_ae_title: str = "PYNETDICOM",
+    user: tuple[str, str] | None = None,
 ) -> ScuReport:
-    """Let pynetdicom ask that address for "echo", or to "store" the files, and report."""
-    titles = ["--called", called_ae_title, "--calling", calling_ae_title]
-    command = [sys.executable, str(SCRIPTS / "pynetdicom_scu.py"), *titles, operation, host, str(port)]
+    """Let pynetdicom ask that address for "echo", or to "store" the files, and report; `user` is name and passcode."""
+    options = ["--called", called_ae_title, "--calling", calling_ae_title]
+    if user:
+        options += ["--user", user[0], "--passcode", user[1]]
+    command = [sys.executable, str(SCRIPTS / "pynetdicom_scu.py"), *options, operation, host, str(port)]
     finished = await execute([*command, *map(str, files)])
     assert finished.exit_code == 0, finished.errors
     return ScuReport(**json.loads(finished.output), log=finished.errors)

@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--max-pdu", type=int, default=16_382, help="longest P-DATA it takes, in bytes; 0: any")
     parser.add_argument("--status", type=lambda text: int(text, 0), default=0, help="answer each C-STORE with this")
     parser.add_argument("--require-called", action="store_true", help="reject any other called AE title")
+    parser.add_argument("--passcode", help="admit only users who identify with it")
     parser.add_argument("port", type=int, help="0: a free one")
     parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
@@ -28,6 +29,9 @@ def main() -> None:
         path.write_bytes(event.encoded_dataset())
         return int(arguments.status)
 
+    def admit(event: evt.Event) -> tuple[bool, bytes]:
+        return arguments.passcode is None or event.secondary_field == arguments.passcode.encode(), b"admitted"
+
     logging.basicConfig(level=logging.INFO)
     entity = AE(ae_title=arguments.ae_title)
     entity.maximum_pdu_size = arguments.max_pdu
@@ -35,7 +39,8 @@ def main() -> None:
     entity.add_supported_context(Verification)
     for sop_class in filter(None, (context.abstract_syntax for context in AllStoragePresentationContexts)):
         entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
-    server = entity.make_server(("127.0.0.1", arguments.port), evt_handlers=[(evt.EVT_C_STORE, keep)])
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, keep), (evt.EVT_USER_ID, admit)]
+    server = entity.make_server(("127.0.0.1", arguments.port), evt_handlers=handlers)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 

@@ -1,4 +1,7 @@
-"""A script: an SCU by pynetdicom that asks for C-ECHO or stores files, and prints a report in JSON."""
+"""A script: an SCU by pynetdicom that asks for C-ECHO or stores files, and prints a report in JSON.
+
+The data set of a file goes out as it is, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import logging
 from pathlib import Path
 
 from pydicom import dcmread
-from pynetdicom import AE
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when it is imported
 
 
@@ -17,6 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--called", default="ANY-SCP")
     parser.add_argument("--calling", default="PYNETDICOM")
+    parser.add_argument("--user", help="identify as that user, and ask for a positive response")
+    parser.add_argument("--passcode", default="")
     parser.add_argument("operation", choices=["echo", "store"])
     parser.add_argument("host")
     parser.add_argument("port", type=int)
@@ -24,12 +30,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     logging.basicConfig(level=logging.INFO)
+    _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=arguments.calling)
     if arguments.operation == "echo":
         entity.add_requested_context(Verification)
     for sop_class, transfer_syntax in sorted({needed_context(path) for path in arguments.files}):
         entity.add_requested_context(sop_class, transfer_syntax)
-    association = entity.associate(arguments.host, arguments.port, ae_title=arguments.called)
+    identity = [user_identity(arguments.user, arguments.passcode)] if arguments.user else None
+    association = entity.associate(arguments.host, arguments.port, ae_title=arguments.called, ext_neg=identity)
     print(json.dumps(report(association, arguments.files)), flush=True)
 
 
@@ -37,6 +45,16 @@ def needed_context(path: Path) -> tuple[str, str]:
     """The SOP class of a file, and the transfer syntax it is in."""
     meta = dcmread(path, specific_tags=[]).file_meta
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def user_identity(user: str, passcode: str) -> UserIdentityNegotiation:
+    """Username and passcode (PS3.7 §D.3.3.7)."""
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = 2
+    identity.primary_field = user.encode()
+    identity.secondary_field = passcode.encode()
+    identity.positive_response_requested = True
+    return identity
 
 
 def report(association: Association, files: list[Path]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from aiodicom.upper_layer.items import MaximumLength, PresentationContextAC, PresentationContextRQ
@@ -177,7 +178,7 @@ def read(data: bytes | memoryview, *, maximum_length: int = 0) -> list[ControlPD
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """The bytes cut at those places."""
     borders = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
-    return [data[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(borders)]
 
 
 class Joined:

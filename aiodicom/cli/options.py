@@ -1,0 +1,193 @@
+"""What the command lines have in common: DCMTK's options, the exit codes, and the log that `-v` and `-d` print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from aiodicom.association import Observer
+from aiodicom.cli import exits
+from aiodicom.cli.exits import ExitCode
+from aiodicom.cli.negotiation import Narrator
+from aiodicom.cli.peer import parse_peer
+from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
+from aiodicom.logs import LoggingObserver
+from aiodicom.transport import MAXIMUM_LENGTH
+from aiodicom.upper_layer.pdu import valid_ae_title
+from aiodicom.upper_layer.presentation import ProposedContext
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the program.
+
+    Args:
+        help: what it does, in a line.
+        parse: makes options of its arguments; ends the process where they are wrong, or ask for help.
+        run: does it.
+    """
+
+    help: str
+    parse: Callable[[Sequence[str]], Namespace]
+    run: Callable[[Namespace], Awaitable[ExitCode]]
+
+
+class Parser(ArgumentParser):
+    """An argument parser that takes DCMTK's options, explains the exit codes, and ends with 1 for a wrong usage.
+
+    Args:
+        prog: the command.
+        usage: how to use it.
+        description: what it does.
+        notes: what else `--help` says.
+    """
+
+    def __init__(self, prog: str, usage: str, description: str, notes: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog="\n\n".join(filter(None, (notes, exits.table()))),
+            prefix_chars="-+",
+            allow_abbrev=False,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong with the command line; end with 1."""
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"error: {message}\n")
+
+
+def add_verbosity(parser: Parser) -> None:
+    """Add `-q`, `-v` and `-d`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="print the negotiation and each status")
+    group.add_argument("-d", "--debug", action="store_true", help="print every PDU and every message")
+
+
+def add_association_options(parser: Parser) -> None:
+    """Add what `parse_with_peer` and `request` need."""
+    parser.add_argument("-aec", "--call", metavar="AET", help="the peer's AE title (default: ANY-SCP)")
+    parser.add_argument("-aet", "--aet", metavar="AET", type=ae_title, default="AIODICOM", help="ours (%(default)s)")
+    add_maximum_length(parser)
+    for option, word, what in (
+        ("-to", "connect", "for a connection"),
+        ("-ta", "associate", "for the answer to our association request"),
+        ("-td", "response", "for each response"),
+    ):
+        parser.add_argument(
+            option,
+            dest=f"{word}_timeout",
+            metavar="SECONDS",
+            type=seconds,
+            default=getattr(DEFAULT_TIMEOUTS, word),
+            help=f"how long to wait {what} (%(default)s)",
+        )
+
+
+def add_maximum_length(parser: Parser) -> None:
+    """Add `-pdu`."""
+    parser.add_argument(
+        "-pdu",
+        "--max-pdu",
+        dest="maximum_length",
+        metavar="BYTES",
+        type=whole_number(0, 0xFFFFFFFF),
+        default=MAXIMUM_LENGTH,
+        help="the longest P-DATA that we take, 0 for any (%(default)s)",
+    )
+
+
+def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Parse a command line whose first words name a peer: `peer` and `rest` of the result are what they come to."""
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        options.peer, options.rest = parse_peer(options.words, options.call)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def request(
+    options: Namespace, contexts: Sequence[ProposedContext], *, operations_window: tuple[int, int] | None = None
+) -> AssociationRequest:
+    """Ask the peer for an association as the options say."""
+    return associate(
+        options.peer.host,
+        options.peer.port,
+        called_ae_title=options.peer.ae_title,
+        calling_ae_title=options.aet,
+        contexts=contexts,
+        maximum_length=options.maximum_length,
+        operations_window=operations_window,
+        timeouts=replace(
+            DEFAULT_TIMEOUTS,
+            connect=options.connect_timeout,
+            associate=options.associate_timeout,
+            response=options.response_timeout,
+        ),
+        observers=_observers(options),
+    )
+
+
+def _observers(options: Namespace) -> tuple[Observer, ...]:
+    """Return who tells what happens on an association of ours: nobody, unless the options ask for it."""
+    if options.debug:
+        return Narrator(fragments=True), LoggingObserver()
+    return (Narrator(),) if options.verbose else ()
+
+
+def start_logging(options: Namespace, *, with_time: bool = False) -> None:
+    """Let the package's log go to standard error: from warnings on, with `-v` and `-d` everything they ask for."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s" if with_time else "%(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("aiodicom")
+    logger.addHandler(handler)
+    logger.propagate = False
+    if options.debug:
+        logger.setLevel(logging.DEBUG)
+    elif options.verbose:
+        logger.setLevel(logging.INFO)
+    else:
+        logger.setLevel(logging.ERROR if options.quiet else logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        return f"{record.levelname.lower()}: {line}" if record.levelno >= logging.WARNING else line
+
+
+def ae_title(text: str) -> str:
+    """Return an AE title (PS3.5 §6.2), as the type of an option."""
+    if not valid_ae_title(text):
+        raise ArgumentTypeError(f"{text!r} is no AE title: 1 to 16 ASCII characters, without a backslash")
+    return text
+
+
+def seconds(text: str) -> float:
+    """Return a positive time, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no time in seconds")
+    return value
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return the type of an option that takes a number in that range."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
+            raise ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
+        return int(text)
+
+    return number

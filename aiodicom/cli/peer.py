@@ -1,0 +1,69 @@
+"""A peer as it is written on the command line: `AET@HOST:PORT`, `HOST:PORT`, or DCMTK's `HOST PORT`, with `-aec AET`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiodicom.upper_layer.pdu import valid_ae_title
+
+ANY_AE_TITLE: Final = "ANY-SCP"
+"""What is asked for where nobody says: DCMTK's tools do the same, and most peers do not look."""
+
+FORMS: Final = """\
+PEER is one of
+  AET@HOST:PORT            such as ORTHANC@127.0.0.1:4242 or PACS@[::1]:11112
+  HOST:PORT -aec AET
+  HOST PORT -aec AET       as DCMTK's tools have it
+without AET, ANY-SCP is asked for"""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer is, and by which name it is asked for."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.ae_title}@{host}:{self.port}"
+
+
+def parse_peer(words: Sequence[str], called_ae_title: str | None) -> tuple[PeerAddress, list[str]]:
+    """Return the peer that the first words name, and the words that are left.
+
+    Args:
+        words: one or more.
+        called_ae_title: what `-aec` says.
+
+    Raises:
+        ValueError: they name no peer; the message says why.
+    """
+    first, *rest = words
+    ae_title, has_ae_title, address = first.rpartition("@")
+    host, colon, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in host and bare == host):  # no port: or what has colons is an IPv6 address
+        if not rest or not rest[0].isdecimal():
+            raise ValueError(f"{first!r} names no port: write AET@HOST:PORT, or HOST PORT -aec AET")
+        bare, port, *rest = address, *rest
+    if has_ae_title and called_ae_title not in (None, ae_title):
+        raise ValueError(f"two AE titles for one peer: {ae_title!r} and, by -aec, {called_ae_title!r}")
+    title = ae_title if has_ae_title else called_ae_title or ANY_AE_TITLE
+    if not valid_ae_title(title):
+        raise ValueError(f"{title!r} is no AE title: 1 to 16 ASCII characters, without a backslash")
+    return PeerAddress(title, bare.strip("[]"), parse_port(port)), rest
+
+
+def parse_port(text: str) -> int:
+    """Return a port number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (text.isdecimal() and text.isascii() and 0 < int(text) < 65536):
+        raise ValueError(f"{text!r} is no port: a number from 1 to 65535")
+    return int(text)

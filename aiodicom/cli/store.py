@@ -1,0 +1,147 @@
+"""`aiodicom store`: send files, and those in folders, each as it is (C-STORE, PS3.4 Annex B)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+from anyio import to_thread
+
+from aiodicom.cli.console import complain, say
+from aiodicom.cli.exits import ExitCode, combined, exit_code_of
+from aiodicom.cli.options import (
+    Command,
+    Parser,
+    add_association_options,
+    add_verbosity,
+    parse_with_peer,
+    request,
+    start_logging,
+    whole_number,
+)
+from aiodicom.cli.peer import FORMS
+from aiodicom.cli.progress import shown
+from aiodicom.cli.shipment import Outcome, Shipment
+from aiodicom.cli.words import amount, duration, size, status_words, with_uid_names
+from aiodicom.dimse.status import Category
+from aiodicom.errors import InvalidInstance
+from aiodicom.planning import find_files, plan_associations
+
+HELP: Final = "send files, and those in folders and below (C-STORE)"
+NOTES: Final = f"""\
+{FORMS}
+
+An instance goes out as it is where the peer accepts that, else transcoded between the uncompressed
+transfer syntaxes. Compressed pixel data is decompressed only with --decompress."""
+
+LISTED_ON_A_TERMINAL: Final = 20
+_log: Final = logging.getLogger("aiodicom.store")
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """Parse its command line."""
+    parser = Parser("aiodicom store", "aiodicom store [options] PEER FILE|FOLDER …", HELP, NOTES)
+    parser.add_argument("words", metavar="PEER, FILE, FOLDER", nargs="+", help="see below")
+    parser.add_argument("--decompress", action="store_true", help="decompress what the peer does not take compressed")
+    parser.add_argument(
+        "--window", metavar="N", type=whole_number(1, 0xFFFF), default=1, help="instances on their way at a time (1)"
+    )
+    parser.add_argument(
+        "--associations", metavar="N", type=whole_number(1, 1024), default=1, help="associations at a time (1)"
+    )
+    add_association_options(parser)
+    add_verbosity(parser)
+    options = parse_with_peer(parser, arguments)
+    options.paths = [Path(word) for word in options.rest]
+    if not options.paths:
+        parser.error("name the files or folders to send")
+    return options
+
+
+async def run(options: Namespace) -> ExitCode:
+    """Do it."""
+    start_logging(options)
+    if unreadable := [path for path in options.paths if not os.access(path, os.R_OK)]:
+        for path in unreadable:
+            complain(f"{path}: {'no permission to read it' if path.exists() else 'no such file or folder'}")
+        return ExitCode.CANNOT_READ_INPUT
+    shipment = Shipment(
+        partial(request, options, operations_window=(options.window, 1) if options.window > 1 else None),
+        associations=options.associations,
+        in_flight=options.window,
+        decompress=options.decompress,
+        observe=_log_outcome,
+    )
+    async with shown(shipment.tally, hidden=options.quiet or options.verbose or options.debug):
+        files, broken = await to_thread.run_sync(find_files, options.paths, abandon_on_cancel=True)
+        began = perf_counter()
+        try:
+            await shipment.send(plan_associations(files))
+        except asyncio.CancelledError:
+            _report(options, shipment, broken, perf_counter() - began)
+            raise
+        seconds = perf_counter() - began
+    if not files:
+        for each in broken:
+            complain(str(each))
+        complain("none of the files can be sent" if broken else "there are no files in these folders")
+        return ExitCode.NO_VALID_INPUT if broken else ExitCode.NO_INPUT
+    _report(options, shipment, broken, seconds)
+    return _exit_code(shipment, broken)
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    _log.info("%s: %s", outcome.file.path, _words(outcome))
+
+
+def _words(outcome: Outcome) -> str:
+    if outcome.response is not None:
+        return f"C-STORE-RSP {status_words(outcome.response.status, outcome.response.error_comment)}"
+    return with_uid_names(str(outcome.error).removeprefix(f"{outcome.file.path}: "))
+
+
+def _report(options: Namespace, shipment: Shipment, broken: Sequence[InvalidInstance], seconds: float) -> None:
+    """Print what was done, and everything that was not."""
+    warnings = [each for each in shipment.outcomes if each.category is Category.WARNING]
+    failures = [each for each in shipment.outcomes if each.category is Category.FAILURE]
+    sent = len(shipment.outcomes) - len(failures)
+    if not options.quiet:
+        done = sum(each.file.size for each in shipment.outcomes if each.category is not Category.FAILURE)
+        speed = f": {size(done / seconds)}/s, {sent / seconds:,.0f} instances/s" if sent > 1 and seconds > 0 else ""
+        say(f"sent {amount(sent, 'instance')} ({size(done)}) to {options.peer} in {duration(seconds)}{speed}")
+        _list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
+    _list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
+    _list("cannot be sent", [str(each) for each in broken])
+    if sent or failures:
+        _list("not sent, and can be sent again", [str(file.path) for file in shipment.remaining])
+    if shipment.error is not None and shipment.remaining:
+        complain(with_uid_names(str(shipment.error)))
+    elif shipment.error is not None:  # other associations did its work, or only its release failed
+        _log.warning("%s", with_uid_names(str(shipment.error)))
+
+
+def _list(title: str, lines: Sequence[str]) -> None:
+    """Print a list with its title, if there is anything in it; on a terminal not more than one can read."""
+    if lines:
+        listed = lines[:LISTED_ON_A_TERMINAL] if sys.stdout.isatty() else lines
+        left = len(lines) - len(listed)
+        more = [f"… and {left:,} more: redirect the output to a file to see all"] if left else []
+        say("\n  ".join((f"{len(lines):,} {title}:", *listed, *more)))
+
+
+def _exit_code(shipment: Shipment, broken: Sequence[InvalidInstance]) -> ExitCode:
+    sent = any(each.category is not Category.FAILURE for each in shipment.outcomes)
+    if shipment.remaining and shipment.error is not None:
+        return ExitCode.PARTIAL if sent else exit_code_of(shipment.error)
+    return combined([*(each.exit_code for each in shipment.outcomes), *(map(exit_code_of, broken))])
+
+
+COMMAND: Final = Command(HELP, parse, run)

@@ -1,0 +1,1 @@
+"""Services for a server to offer, made of handlers."""

@@ -1,0 +1,20 @@
+"""A handler that is a plain function: it runs in a worker thread, so it may block, and use pydicom as scripts do."""
+
+import asyncio
+
+import aiodicom
+
+server = aiodicom.Server("ARCHIVE", port=11112)
+
+
+@server.on_c_store
+def describe(operation: aiodicom.BlockingOperation) -> int:
+    dataset = operation.dataset()
+    if "PixelData" not in dataset:
+        return 0xA900  # Error: Data Set does not match SOP Class (PS3.4 §B.2.3)
+    print(f"{dataset.Modality}: {dataset.Rows} × {dataset.Columns} pixels", flush=True)
+    return 0x0000
+
+
+if __name__ == "__main__":
+    asyncio.run(server.serve_forever())

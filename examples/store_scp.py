@@ -1,0 +1,17 @@
+"""A Storage SCP: keeps every instance it receives as a Part 10 file."""
+
+import asyncio
+
+import aiodicom
+
+server = aiodicom.Server("ARCHIVE", port=11112)
+
+
+@server.on_c_store
+async def keep(operation: aiodicom.Operation) -> None:
+    path = await operation.save("received")  # streams to disk; returning means Success
+    print(f"{operation.peer} stored {path}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(server.serve_forever())

@@ -1,0 +1,43 @@
+"""How things are said."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiodicom.cli.words import amount, duration, printable, size, status_words, with_uid_names
+from aiodicom.dimse.status import Status
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (39_205, "39.2 kB"), (999_960, "1.0 MB"), (5e12, "5.0 TB")],
+)
+def test_sizes(count: float, words: str) -> None:
+    assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.000412, "0.41 ms"), (0.012, "12 ms"), (3.21, "3.2 s"), (125, "2 min 05 s"), (3600, "60 min 00 s")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_amounts() -> None:
+    assert [amount(count, "file") for count in (0, 1, 12_000)] == ["0 files", "1 file", "12,000 files"]
+
+
+def test_a_peer_cannot_paint_the_terminal() -> None:
+    assert printable("disk\x1b[31m full\n\x9bé") == "disk\\x1b[31m full\\n\\x9bé"
+
+
+def test_statuses() -> None:
+    assert status_words(Status(0)) == "0x0000 Success"
+    assert status_words(Status(0xA700), "disk\a") == "0xA700 Failure, Refused: Out of Resources (disk\\x07)"
+
+
+def test_uids_by_name() -> None:
+    text = "1.2.840.10008.5.1.4.1.1.2 in 1.2.840.10008.1.2.1; 1.2.840.10008.1.2.99999, 1.2.3"
+    words = "CT Image Storage in Explicit VR Little Endian; 1.2.840.10008.1.2.99999, 1.2.3"
+    assert with_uid_names(text) == words

@@ -1,0 +1,158 @@
+"""pynetdicom at the other end: as SCP to our client, as SCU to our server."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from aiodicom import (
+    AssociationRejected,
+    Category,
+    IdentityType,
+    Operation,
+    Peer,
+    Server,
+    UserIdentity,
+    associate,
+    contexts_for,
+)
+from aiodicom.terms import find_item
+from aiodicom.upper_layer.items import UserIdentityResponse
+from tests.peers.archive import check_file_meta
+from tests.peers.comparing import bundled, bundled_instances, differences, encoded, rounds, take_all
+from tests.peers.conftest import StartPeer
+from tests.peers.pynetdicom_peer import run_pynetdicom_scu
+
+# Each start of pynetdicom takes a second, and which loop waits for it makes no difference.
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+
+# Our client, pynetdicom's SCP.
+
+
+async def test_its_scp_gets_every_instance_byte_for_byte(pynetdicom_scp: StartPeer) -> None:
+    peer = await pynetdicom_scp()
+    for share in rounds(bundled_instances()):
+        paths = [instance.path for instance in share.values()]
+        contexts = contexts_for(paths)
+        async with associate(peer.host, peer.port, contexts=contexts, observers=()) as association:
+            assert len(association.contexts) == len(contexts)
+            assert (await association.c_echo()).status.category is Category.SUCCESS
+            for path in paths:
+                response = await association.c_store(path)
+                assert response.status.category is Category.SUCCESS, (path.name, response)
+        received = take_all(peer.received())
+        changed = [uid for uid, instance in share.items() if encoded(instance.path) != encoded(received[uid])]
+        assert not changed
+        assert all(differences(share[uid].path, received[uid]) == [] for uid in share)
+
+
+@pytest.mark.parametrize("length", [4_096, 16_384, 131_072, 0])
+async def test_its_scp_gets_no_longer_pdu_than_it_takes(pynetdicom_scp: StartPeer, length: int) -> None:
+    instance = bundled("examples_overlay.dcm")
+    peer = await pynetdicom_scp("--max-pdu", str(length))
+    async with associate(
+        peer.host, peer.port, contexts=contexts_for([instance.path]), maximum_length=length, observers=()
+    ) as association:
+        assert association.terms.maximum_length == length
+        await association.c_store(instance.path)
+    [received] = take_all(peer.received()).values()
+    assert encoded(received) == encoded(instance.path)
+
+
+async def test_its_scp_has_no_operations_window_and_many_tasks_store_all_the_same(pynetdicom_scp: StartPeer) -> None:
+    [share, *_] = rounds(bundled_instances())
+    paths = [instance.path for instance in share.values()][:20]
+    peer = await pynetdicom_scp()
+    async with associate(
+        peer.host, peer.port, contexts=contexts_for(paths), operations_window=(8, 1), observers=()
+    ) as association:
+        assert association.terms.maximum_invoked == 1
+        responses = await asyncio.gather(*(association.c_store(path) for path in paths))
+    assert {response.status.category for response in responses} == {Category.SUCCESS}
+    assert len(peer.received()) == len(paths)
+
+
+async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp: StartPeer) -> None:
+    path = bundled("MR_small.dcm").path
+    peer = await pynetdicom_scp("--status", "0xA700", "--require-called", "--passcode", "secret")
+    user = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", b"secret", positive_response_requested=True)
+    async with associate(
+        peer.host,
+        peer.port,
+        called_ae_title=peer.ae_title,
+        contexts=contexts_for([path]),
+        identity=user,
+        observers=(),
+    ) as association:
+        confirmation = find_item(association.terms.user_information, UserIdentityResponse)
+        response = await association.c_store(path)
+    assert confirmation is not None
+    assert confirmation.server_response == b""  # PS3.7 §D.3.3.7.2: a username gets none
+    assert (response.status, response.status.category) == (0xA700, Category.FAILURE)
+
+    with pytest.raises(AssociationRejected, match="called AE title not recognized") as wrong_title:
+        await associate(peer.host, peer.port, called_ae_title="WRONG", identity=user, observers=())
+    assert (wrong_title.value.result, wrong_title.value.source, wrong_title.value.reason) == (1, 1, 7)
+
+    stranger = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", b"guess")
+    with pytest.raises(AssociationRejected) as wrong_user:
+        await associate(peer.host, peer.port, called_ae_title=peer.ae_title, identity=stranger, observers=())
+    assert wrong_user.value.result == 1
+    assert "guess" not in str(wrong_user.value)
+
+
+# pynetdicom's SCU, our server.
+
+
+async def test_its_scu_stores_every_instance_byte_for_byte(tmp_path: Path) -> None:
+    instances, folder, numbers = bundled_instances(), tmp_path / "kept", count()
+    server = Server(port=0, observers=())
+
+    @server.on_c_store
+    async def keep(operation: Operation) -> None:
+        await operation.save(folder, f"{next(numbers)}.dcm")  # it sends one after the other
+
+    async with server:
+        report = await run_pynetdicom_scu(
+            "store", server.port, [instance.path for instance in instances], calling_ae_title="SENDER"
+        )
+    assert set(report.statuses) == {0x0000}, report.log
+    assert len(report.statuses) == len(instances)
+    for number, instance in enumerate(instances):
+        file = (folder / f"{number}.dcm").read_bytes()
+        assert encoded(file) == encoded(instance.path), instance.path.name
+        check_file_meta(file, instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid, "SENDER")
+
+
+async def test_its_scu_is_rejected_with_the_reason() -> None:
+    async with Server("RIGHT", port=0, require_called_ae_title=True, maximum_associations=1, observers=()) as server:
+        wrong = await run_pynetdicom_scu("echo", server.port, called_ae_title="WRONG")
+        async with associate("127.0.0.1", server.port, called_ae_title="RIGHT", observers=()):
+            crowded = await run_pynetdicom_scu("echo", server.port, called_ae_title="RIGHT")
+        accepted = await run_pynetdicom_scu("echo", server.port, called_ae_title="RIGHT")
+    assert (wrong.outcome, wrong.rejection) == ("rejected", [1, 1, 7])
+    assert (crowded.outcome, crowded.rejection) == ("rejected", [2, 3, 2])
+    assert (accepted.outcome, accepted.statuses) == ("accepted", [0x0000])
+
+
+async def test_its_scu_identifies_its_user() -> None:
+    server, seen = Server(port=0, observers=()), []
+
+    @server.on_associate
+    async def admit(peer: Peer) -> bytes:
+        assert peer.identity is not None
+        seen.append((peer.identity.primary_field, peer.identity.secondary_field))
+        if peer.identity.secondary_field != b"secret":
+            raise AssociationRejected
+        return b""
+
+    async with server:
+        admitted = await run_pynetdicom_scu("echo", server.port, user=("ada", "secret"))
+        turned_away = await run_pynetdicom_scu("echo", server.port, user=("ada", "guess"))
+    assert (admitted.outcome, admitted.statuses) == ("accepted", [0x0000])
+    assert (turned_away.outcome, turned_away.rejection) == ("rejected", [1, 1, 1])
+    assert seen == [(b"ada", b"secret"), (b"ada", b"guess")]
