@@ -625,7 +625,7 @@ class Association:
 
     def _raise_if_over(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # which would else grow with every raise
 
     # The peer's silence.
 

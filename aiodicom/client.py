@@ -179,7 +179,7 @@ class AssociationRequest:
         except BaseException as error:
             upper_layer.abort()
             connection.flush()
-            connection.cut()
+            connection.close()  # not at once: our A-ABORT is to go out
             if isinstance(error, DicomNetworkError):
                 for observer in self._observers:
                     observer.association_refused(None, error)
@@ -224,7 +224,10 @@ class _Answer:
                         self._establish(_terms(self._request, event, self._connection.extra_info("peername")))
                     )
                 except RemoteProtocolError as error:
-                    self.association.set_exception(error)
+                    self._connection.upper_layer.abort(error.source, error.reason)
+                    self.association.set_exception(
+                        AssociationAborted(error.source, error.reason, str(error), by_peer=False)
+                    )
             case AAssociateRJ():
                 self.association.set_exception(AssociationRejected(event.result, event.source, event.reason))
             case AAbort():

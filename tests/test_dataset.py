@@ -116,7 +116,7 @@ def comparable(ds: Dataset, little: bool) -> dict[BaseTag, Any]:
         if element.VR == "SQ":
             values[tag] = [comparable(item, little_here) for item in element.value]
         elif element.VR in WORDS and not little_here:
-            values[tag] = np.frombuffer(element.value or b"", f">u{WORDS[element.VR]}").byteswap().tobytes()
+            values[tag] = np.frombuffer(element.value or b"", f">u{WORDS[element.VR]}").byteswap().tobytes() or None
         else:
             values[tag] = element.value or None
     return values
@@ -129,7 +129,7 @@ def test_every_element_and_pixel_arrives(path: Path, target: str) -> None:
     result = transcode(data, source, target, decompress=True)
     check_data_set(result, target)
     before, after = as_pydicom_reads(data, source), as_pydicom_reads(result, target)
-    if "PixelData" in before:
+    if "PixelData" in before and path.name != "badVR.dcm":  # whose Number of Frames is no number
         assert before.pixel_array.dtype == after.pixel_array.dtype.newbyteorder(before.pixel_array.dtype.byteorder)
         assert np.array_equal(before.pixel_array, after.pixel_array)
     expected, found = comparable(before, source != BIG), comparable(after, target != BIG)
@@ -140,14 +140,21 @@ def test_every_element_and_pixel_arrives(path: Path, target: str) -> None:
         assert found[tag] == value or decompressed or unknown, tag
 
 
-@pytest.mark.parametrize("by_way_of", UNCOMPRESSED, ids=uids.uid_name)
-@pytest.mark.parametrize("path", INSTANCES, ids=named)
+def journeys() -> list[tuple[Path, str]]:
+    """What comes back as it was: not compressed pixel data, and not the VR of private elements in implicit VR."""
+    found = []
+    for path in INSTANCES:
+        source = open_instance(path).transfer_syntax_uid
+        if source in UNCOMPRESSED:
+            found += [(path, way) for way in UNCOMPRESSED if way != IMPLICIT or source == IMPLICIT]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "by_way_of"), journeys(), ids=lambda x: x.name if isinstance(x, Path) else uids.uid_name(x)
+)
 def test_there_and_back_gives_the_same_bytes(path: Path, by_way_of: str) -> None:
     data, source = data_set_of(path)
-    if source not in UNCOMPRESSED:
-        pytest.skip("compressed pixel data does not come back")
-    if by_way_of == IMPLICIT != source:
-        pytest.skip("implicit VR forgets the VR of private elements")
     once = encode_data_set(decode_data_set(data, source), source)
     assert transcode(transcode(once, source, by_way_of), by_way_of, source) == once
 
@@ -193,7 +200,7 @@ VALUES: Final = {
     "SL": (0x00186020, -70000),
     "SS": (0x00189219, -300),
     "SV": (0x00720082, -(2**40)),
-    "UL": (0x00089112, 70000),
+    "UL": (0x0018106E, 70000),
     "US": (0x00280010, 300),
     "UV": (0x0008040C, 2**40),
     "PN": (0x00100010, "Müller^Jörg"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,9 @@ PEER is one of
   HOST:PORT -aec AET
   HOST PORT -aec AET       as DCMTK's tools have it
 without AET, ANY-SCP is asked for"""
+
+# An address of IPv6 has colons of its own, and so needs brackets where a port follows.
+_HOST_AND_PORT: Final = re.compile(r"(\[[^]]+\]|[^:\[\]]+):(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +48,18 @@ def parse_peer(words: Sequence[str], called_ae_title: str | None) -> tuple[PeerA
     """
     first, *rest = words
     ae_title, has_ae_title, address = first.rpartition("@")
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or (":" in host and bare == host):  # no port: or what has colons is an IPv6 address
-        if not rest or not rest[0].isdecimal():
-            raise ValueError(f"{first!r} names no port: write AET@HOST:PORT, or HOST PORT -aec AET")
-        bare, port, *rest = address, *rest
+    if found := _HOST_AND_PORT.fullmatch(address):
+        host, port = found.groups()
+    elif address and rest and rest[0].isdecimal():
+        host, port, *rest = address, *rest
+    else:
+        raise ValueError(f"{first!r} names no port: write AET@HOST:PORT, or HOST PORT -aec AET")
     if has_ae_title and called_ae_title not in (None, ae_title):
         raise ValueError(f"two AE titles for one peer: {ae_title!r} and, by -aec, {called_ae_title!r}")
     title = ae_title if has_ae_title else called_ae_title or ANY_AE_TITLE
     if not valid_ae_title(title):
         raise ValueError(f"{title!r} is no AE title: 1 to 16 ASCII characters, without a backslash")
-    return PeerAddress(title, bare.strip("[]"), parse_port(port)), rest
+    return PeerAddress(title, host.strip("[]"), parse_port(port)), rest
 
 
 def parse_port(text: str) -> int:

@@ -150,10 +150,10 @@ class _Ending:
         if not self.asked.is_set():
             self.asked.set()
             if associations:
-                patience = f"{self._server.stop_timeout:g} s to end what they do"
-                _log.warning(
-                    "stopping: %s have %s; once more to abort", amount(len(associations), "association"), patience
-                )
+                count = amount(len(associations), "association")
+                has, do = ("has", "it does") if len(associations) == 1 else ("have", "they do")
+                patience = f"{self._server.stop_timeout:g} s"
+                _log.warning("stopping: %s %s %s to end what %s; once more to abort", count, has, patience, do)
         elif associations:
             self.aborted = True
             loop = asyncio.get_running_loop()

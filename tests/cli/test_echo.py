@@ -21,10 +21,11 @@ pytestmark = once
 
 async def test_one_line_says_what_it_means() -> None:
     async with serving() as server:
-        done = await run("echo", f"SCP@127.0.0.1:{server.port}", "-aet", "ME")
+        port = server.port
+        done = await run("echo", f"SCP@127.0.0.1:{port}", "-aet", "ME")
     assert (done.exit_code, done.errors) == (0, "")
     assert re.fullmatch(
-        rf"SCP@127\.0\.0\.1:{server.port} answered C-ECHO in [0-9.]+ ms with 0x0000 Success: "
+        rf"SCP@127\.0\.0\.1:{port} answered C-ECHO in [0-9.]+ ms with 0x0000 Success: "
         r"it is there, and takes associations from ME \(association in [0-9.]+ m?s; AIODICOM_\d+\)\n",
         done.output,
     )
@@ -61,27 +62,28 @@ async def test_storescp_answers(tmp_path: Path) -> None:
 
 async def test_verbose_tells_the_negotiation_in_the_words_of_the_standard() -> None:
     async with serving(require_called_ae_title=True) as server:
-        done = await run("echo", "-v", f"SCP@127.0.0.1:{server.port}", "-pdu", "16384")
-        rejected = await run("echo", "-v", f"WRONG@127.0.0.1:{server.port}")
+        port = server.port
+        done = await run("echo", "-v", f"SCP@127.0.0.1:{port}", "-pdu", "16384")
+        rejected = await run("echo", "-v", f"WRONG@127.0.0.1:{port}")
     lines = done.errors.splitlines()
     expected = [
-        f"sent A-ASSOCIATE-RQ to 127.0.0.1:{server.port}",
+        f"sent A-ASSOCIATE-RQ to 127.0.0.1:{port}",
         "  called AE title 'SCP', calling AE title 'AIODICOM'",
         "  maximum length 16,384",
         "  presentation contexts proposed: 1",
         "      1  Verification SOP Class",
         "           Explicit VR Little Endian",
         "           Implicit VR Little Endian",
-        f"received A-ASSOCIATE-AC from 127.0.0.1:{server.port}",
+        f"received A-ASSOCIATE-AC from 127.0.0.1:{port}",
         "  presentation contexts accepted: 1 of 1",
         "           acceptance: Explicit VR Little Endian",
         "C-ECHO-RSP: 0x0000 Success",
-        f"sent A-RELEASE-RQ to 127.0.0.1:{server.port}",
-        f"received A-RELEASE-RP from 127.0.0.1:{server.port}",
+        f"sent A-RELEASE-RQ to 127.0.0.1:{port}",
+        f"received A-RELEASE-RP from 127.0.0.1:{port}",
     ]
     assert [line for line in lines if line in expected] == expected
     assert "P-DATA-TF" not in done.errors
-    assert f"received A-ASSOCIATE-RJ from 127.0.0.1:{server.port}\n" in rejected.errors
+    assert f"received A-ASSOCIATE-RJ from 127.0.0.1:{port}\n" in rejected.errors
 
 
 async def test_debug_tells_every_pdu_and_message() -> None:

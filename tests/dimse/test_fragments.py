@@ -242,9 +242,9 @@ def test_what_is_out_of_place_is_refused(pdvs: list[PDV], reason: int) -> None:
 def test_t21_a_command_set_has_a_limit_however_it_is_cut() -> None:
     for length in (1024, 2, MAXIMUM_COMMAND_SET + 2, MAXIMUM_COMMAND_SET):
         assembler = Assembler({1})
+        pdvs = fragment(1, bytes(MAXIMUM_COMMAND_SET + 2), length, is_command=True)
         with pytest.raises(RemoteProtocolError, match="more than 65536 bytes") as caught:
-            for pdv in fragment(1, bytes(MAXIMUM_COMMAND_SET + 2), length, is_command=True):
-                assembler.receive(pdv)
+            list(map(assembler.receive, pdvs))
         assert (caught.value.source, caught.value.reason) == (2, 6)
 
 

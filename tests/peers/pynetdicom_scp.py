@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--max-pdu", type=int, default=16_382, help="longest P-DATA it takes, in bytes; 0: any")
     parser.add_argument("--status", type=lambda text: int(text, 0), default=0, help="answer each C-STORE with this")
     parser.add_argument("--require-called", action="store_true", help="reject any other called AE title")
-    parser.add_argument("--passcode", help="admit only users who identify with it")
+    parser.add_argument("--token", help="admit only who identifies with it, or with this username")
     parser.add_argument("port", type=int, help="0: a free one")
     parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
@@ -30,7 +30,9 @@ def main() -> None:
         return int(arguments.status)
 
     def admit(event: evt.Event) -> tuple[bool, bytes]:
-        return arguments.passcode is None or event.secondary_field == arguments.passcode.encode(), b"admitted"
+        identity = event.assoc.requestor.user_identity
+        known = arguments.token is None or (identity and identity.primary_field == arguments.token.encode())
+        return bool(known), b"admitted"
 
     logging.basicConfig(level=logging.INFO)
     entity = AE(ae_title=arguments.ae_title)

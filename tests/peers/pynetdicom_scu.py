@@ -36,8 +36,12 @@ def main() -> None:
         entity.add_requested_context(Verification)
     for sop_class, transfer_syntax in sorted({needed_context(path) for path in arguments.files}):
         entity.add_requested_context(sop_class, transfer_syntax)
-    identity = [user_identity(arguments.user, arguments.passcode)] if arguments.user else None
-    association = entity.associate(arguments.host, arguments.port, ae_title=arguments.called, ext_neg=identity)
+    association = entity.associate(
+        arguments.host,
+        arguments.port,
+        ae_title=arguments.called,
+        ext_neg=[user_identity(arguments.user, arguments.passcode)] if arguments.user else None,
+    )
     print(json.dumps(report(association, arguments.files)), flush=True)
 
 

@@ -18,12 +18,13 @@ both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 # In a transfer syntax each, and encoded as Orthanc encodes what it sends, so that no byte need change.
 CANONICAL = [
-    "693_J2KI.dcm",
+    "examples_overlay.dcm",
     "MR_small_implicit.dcm",
-    "MR_small_RLE.dcm",
-    "SC_rgb_jpeg_gdcm.dcm",
+    "MR_small_bigendian.dcm",
     "SC_rgb_jpeg_dcmtk.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
     "GDCMJ2K_TextGBR.dcm",
+    "SC_rgb_rle.dcm",
 ]
 
 

@@ -78,8 +78,8 @@ async def test_its_scp_has_no_operations_window_and_many_tasks_store_all_the_sam
 
 async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp: StartPeer) -> None:
     path = bundled("MR_small.dcm").path
-    peer = await pynetdicom_scp("--status", "0xA700", "--require-called", "--passcode", "secret")
-    user = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", b"secret", positive_response_requested=True)
+    peer = await pynetdicom_scp("--status", "0xA700", "--require-called", "--token", "secret")
+    user = UserIdentity(IdentityType.JWT, b"secret", positive_response_requested=True)
     async with associate(
         peer.host,
         peer.port,
@@ -91,7 +91,7 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
         confirmation = find_item(association.terms.user_information, UserIdentityResponse)
         response = await association.c_store(path)
     assert confirmation is not None
-    assert confirmation.server_response == b""  # PS3.7 §D.3.3.7.2: a username gets none
+    assert confirmation.server_response == b"admitted"
     assert (response.status, response.status.category) == (0xA700, Category.FAILURE)
 
     with pytest.raises(AssociationRejected, match="called AE title not recognized") as wrong_title:
@@ -101,7 +101,7 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
     stranger = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", b"guess")
     with pytest.raises(AssociationRejected) as wrong_user:
         await associate(peer.host, peer.port, called_ae_title=peer.ae_title, identity=stranger, observers=())
-    assert wrong_user.value.result == 1
+    assert (wrong_user.value.result, wrong_user.value.source, wrong_user.value.reason) == (2, 2, 1)
     assert "guess" not in str(wrong_user.value)
 
 

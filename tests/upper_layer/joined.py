@@ -190,6 +190,7 @@ class Joined:
         self.told: dict[UpperLayer, list[UpperLayerEvent]] = {self.requestor: [], self.acceptor: []}
         self.wire: dict[UpperLayer, bytearray] = {self.requestor: bytearray(), self.acceptor: bytearray()}
         self.sent: dict[UpperLayer, bytearray] = {self.requestor: bytearray(), self.acceptor: bytearray()}
+        self.carried: list[tuple[UpperLayer, bytes]] = []  # what arrived, and who had sent it
         self.closed = False
 
     @property
@@ -227,6 +228,7 @@ class Joined:
         self.collect()
         data, self.wire[sender] = bytes(self.wire[sender][:size]), self.wire[sender][size:]
         if data and not self.closed:
+            self.carried.append((sender, data))
             self.peer(sender).receive_data(data)
         self.collect()
 

@@ -301,8 +301,8 @@ def test_whatever_two_ends_do(established: bool, actions: list[tuple[int, str, i
 def test_two_ends_that_obey_never_abort(actions: list[tuple[int, str, int]]) -> None:
     conversation = Conversation()
     joined = conversation.joined.establish()
-    for end, action, number in actions:
-        conversation.act(joined.ends[end], action, number)
+    for number_of_end, action, number in actions:
+        conversation.act(joined.ends[number_of_end], action, number)
     joined.pump()
     told = [event for events in joined.told.values() for event in events]
     assert not any(isinstance(event, ProviderAbort | AAbort) for event in told)

@@ -104,7 +104,9 @@ def test_the_table_has_123_cells_and_28_actions() -> None:
     assert len(ACTIONS) == 28
 
 
-@pytest.mark.parametrize("action", {*TABLE.values(), AE_6_REJECT, AR_8_ACCEPTOR}, ids=lambda action: action.name)
+@pytest.mark.parametrize(
+    "action", dict.fromkeys([*TABLE.values(), AE_6_REJECT, AR_8_ACCEPTOR]), ids=lambda action: action.name
+)
 def test_the_state_that_follows_is_pynetdicoms(action: Action) -> None:
     following = ACTIONS[action.name][2]
     assert action.next_state.name.capitalize() in ([following] if isinstance(following, str) else following)

@@ -1,0 +1,192 @@
+"""`aiodicom serve`, as a process: what it prints is run, and what it receives is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from tests.cli.running import PROGRAM, Running, once, run, started, write_files
+from tests.loopback import RawPeer, data_set, fragment_pdu, request_pdu, store_pdu
+from tests.peers.comparing import bundled
+from tests.peers.dcmtk import run as run_dcmtk
+from tests.peers.process import Finished, execute, require
+
+pytestmark = once
+
+
+@dataclass
+class Serving:
+    """A running `aiodicom serve`, and the lines it printed at its start."""
+
+    program: Running
+    lines: list[str]
+    storage: Path
+    port: int
+
+    def command(self, title: str, *files: Path) -> list[str]:
+        """The command it printed behind that title, for those files."""
+        [line] = [line for line in self.lines if line.startswith(title)]
+        *words, placeholder = shlex.split(line.removeprefix(title))
+        assert placeholder == "FILES"
+        return [*words, *map(str, files)]
+
+    def kept(self) -> list[Path]:
+        return sorted(path for path in self.storage.rglob("*") if path.is_file())
+
+    async def stop(self, signal_number: int = signal.SIGTERM) -> Finished:
+        self.program.process.send_signal(signal_number)
+        return await self.program.end()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *options: str) -> AsyncIterator[Serving]:
+    storage = folder / "kept"
+    async with started("serve", "--port", "0", "--storage", storage, *options) as program:
+        lines = [await program.line() for _ in range(3)]
+        port = int(lines[0].split(", port ")[1].split(",")[0])
+        yield Serving(program, lines, storage, port)
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[RawPeer]:
+    """An association made of bytes."""
+    peer = RawPeer(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        peer.send(request_pdu())
+        assert (await peer.pdu())[0] == 2
+        yield peer
+    finally:
+        await peer.close()
+
+
+async def test_the_commands_it_prints_work(tmp_path: Path) -> None:
+    small, lossless = bundled("CT_small.dcm"), bundled("SC_rgb_jpeg_gdcm.dcm")
+    async with serving(tmp_path, "--aet", "MY ARCHIVE", "--require-called-aet") as server:
+        storescu = server.command("with DCMTK:", small.path)
+        by_dcmtk = await execute([require(storescu[0], "dcmtk"), *storescu[1:]])
+        store = server.command("send to it:", lossless.path)
+        assert store.pop(0) == "aiodicom"
+        by_us = await execute([*PROGRAM, *store])
+        stopped = await server.stop()
+    assert (by_dcmtk.exit_code, by_us.exit_code) == (0, 0), (by_dcmtk, by_us)
+    assert server.lines[0].startswith("MY ARCHIVE listens at 127.0.0.1, port ")
+    kept = {path.stem: path for path in server.kept()}
+    assert set(kept) == {small.sop_instance_uid, lossless.sop_instance_uid}
+    assert (stopped.exit_code, stopped.errors) == (0, "")
+
+
+async def test_storescu_sends_jpeg_lossless_and_it_is_kept_by_study_and_series(tmp_path: Path) -> None:
+    file = bundled("SC_rgb_jpeg_gdcm.dcm")
+    sent = dcmread(file.path)
+    async with serving(tmp_path) as server:
+        done = await run_dcmtk("storescu", "-xs", "127.0.0.1", str(server.port), file.path)
+    assert done.exit_code == 0, done
+    [path] = server.kept()
+    name = f"{sent.StudyInstanceUID}/{sent.SeriesInstanceUID}/{file.sop_instance_uid}.dcm"
+    assert path.relative_to(server.storage).as_posix() == name
+    kept = dcmread(path)
+    assert kept.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+    assert kept.PixelData == sent.PixelData
+
+
+async def test_echo_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        echo = await run_dcmtk("echoscu", "127.0.0.1", str(server.port))
+    assert echo.exit_code == 0, echo
+
+
+async def test_quiet_and_debug_exclude_each_other(tmp_path: Path) -> None:
+    async with started("serve", "-q", "--port", "0", "--storage", tmp_path / "x", "-d") as program:
+        done = await program.end()
+    assert done.exit_code == 1
+
+
+async def test_verbose_prints_a_line_for_each_association_and_instance(tmp_path: Path) -> None:
+    file = bundled("CT_small.dcm")
+    async with serving(tmp_path, "-v") as server:
+        sent = await run("store", f"127.0.0.1:{server.port}", file.path, "-aet", "ME")
+        established = await server.program.error_with("association with 'ME'")
+        instance = await server.program.error_with("CT Image Storage")
+        await server.program.error_with("association with 'ME'")
+    assert sent.exit_code == 0, sent
+    assert "established, 3 contexts accepted" in established
+    assert instance.endswith(f": {file.sop_instance_uid}.dcm\n")
+    assert "CT Image Storage, 38.9 kB, from 'ME'@127.0.0.1:" in instance
+
+
+async def test_another_called_ae_title_is_rejected_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--require-called-aet") as server:
+        done = await run("echo", f"OTHER@127.0.0.1:{server.port}")
+        warning = await server.program.error_with("warning: ")
+    assert done.exit_code == 61
+    assert "called AE title not recognized" in warning
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_lets_what_is_being_received_end(tmp_path: Path, signal_number: int) -> None:
+    async with serving(tmp_path) as server, connected(server.port) as peer:
+        data = data_set()
+        peer.send(store_pdu(), fragment_pdu(data[:100], is_last=False))
+        await until_received(peer, server)
+        server.program.process.send_signal(signal_number)
+        warning = await server.program.error_with("stopping")
+        peer.send(fragment_pdu(data[100:]))
+        assert (await peer.response()).status == 0
+        stopped = await server.program.end()
+    assert "stopping: 1 association has 10 s to end what it does; once more to abort" in warning
+    assert stopped.exit_code == 0
+    assert len(server.kept()) == 1
+
+
+async def until_received(peer: RawPeer, server: Serving) -> None:
+    """Wait until the server has begun to perform what was sent: a second operation, which fails, is answered."""
+    other = await run("echo", "-q", f"127.0.0.1:{server.port}")
+    assert other.exit_code == 0
+    assert not peer.reader.at_eof()
+
+
+async def test_a_second_signal_aborts(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, connected(server.port) as peer:
+        peer.send(store_pdu(), fragment_pdu(data_set()[:100], is_last=False))
+        await until_received(peer, server)
+        server.program.process.send_signal(signal.SIGTERM)
+        await server.program.error_with("stopping")
+        stopped = await server.stop()
+        assert (await peer.pdu())[0] == 7
+    assert stopped.exit_code == 130
+    assert server.kept() == []
+
+
+async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = await run("serve", "--port", str(port), "--storage", tmp_path / "x")
+    assert (done.exit_code, done.output) == (60, "")
+    assert done.errors.startswith(f"error: cannot listen at 127.0.0.1:{port}: ")
+    assert "is the port taken" in done.errors
+
+
+async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    [file] = write_files(tmp_path, 1)
+    done = await run("serve", "--port", "0", "--storage", file / "below")
+    assert (done.exit_code, done.output) == (45, "")
+    assert done.errors == f"error: cannot keep files in {file / 'below'}: Not a directory\n"
+
+
+@pytest.mark.parametrize(("host", "printed"), [("0.0.0.0", "127.0.0.1"), ("::1", "::1")])
+async def test_commands_for_other_hosts(tmp_path: Path, host: str, printed: str) -> None:
+    async with serving(tmp_path, "--host", host) as server:
+        storescu = server.command("with DCMTK:")
+        store = server.command("send to it:")
+        done = await run("echo", store[2])
+    assert storescu == ["storescu", "-aec", "AIODICOM", printed, str(server.port)]
+    assert done.exit_code == 0, done
