@@ -225,6 +225,7 @@ class _Answer:
                     )
                 except RemoteProtocolError as error:
                     self._connection.upper_layer.abort(error.source, error.reason)
+                    self._connection.flush()
                     self.association.set_exception(
                         AssociationAborted(error.source, error.reason, str(error), by_peer=False)
                     )

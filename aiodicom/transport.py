@@ -58,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         receiver: who gets the events; to be assigned before the connection is made, and whenever it changes.
+        is_closed: whether the transport connection is gone.
         on_closed: called when the transport connection is gone, after the receiver was told.
         bytes_received: how many bytes have come.
         bytes_sent: how many were given to the transport.
@@ -85,9 +86,10 @@ class Connection(asyncio.BufferedProtocol):
         self._artim_starts = 0
         self._discarded = 0
         self._holds = 0
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._closed = asyncio.Event()
+        # Events only while somebody may wait for them: an idle connection has none.
+        self._resumed: asyncio.Event | None = None
+        self._gone: asyncio.Event | None = None
+        self.is_closed = False
 
     # asyncio's side.
 
@@ -122,14 +124,18 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._resumed = asyncio.Event()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._closed.set()
-        self._writable.set()
+        self.is_closed = True
+        self.resume_writing()
+        if self._gone is not None:
+            self._gone.set()
         if self._socket is not None:
             self._socket.detach()
             self._socket = None
@@ -144,7 +150,7 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Do what the upper layer asks for; to be called after every request made of it."""
         upper_layer = self.upper_layer
-        if (out := upper_layer.data_to_send()) and self._transport is not None and not self._closed.is_set():
+        if (out := upper_layer.data_to_send()) and self._transport is not None and not self.is_closed:
             length = sum(map(len, out))
             self.bytes_sent += length
             if length <= JOINED_WRITE:
@@ -161,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_writable(self) -> bool:
         """Whether the transport takes more now."""
-        return self._writable.is_set()
+        return self._resumed is None
 
     async def drain(self) -> None:
         """Wait until the transport takes more.
@@ -169,12 +175,12 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             OperationTimeout: the peer took nothing for `send_timeout` seconds.
         """
-        while not self._writable.is_set():
+        while self._resumed is not None:
             assert self._transport is not None
             waiting = self._transport.get_write_buffer_size()
             try:
                 async with asyncio.timeout(self.send_timeout):
-                    await self._writable.wait()
+                    await self._resumed.wait()
             except TimeoutError:
                 if self._transport.get_write_buffer_size() >= waiting:
                     raise OperationTimeout("send", self.send_timeout, "the peer has stopped reading") from None
@@ -182,13 +188,13 @@ class Connection(asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         """Let TCP hold the peer back, until `resume_reading` was called as often as this."""
         self._holds += 1
-        if self._holds == 1 and self._transport is not None and not self._closed.is_set():
+        if self._holds == 1 and self._transport is not None and not self.is_closed:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take one `pause_reading` back."""
         self._holds -= 1
-        if self._holds == 0 and self._transport is not None and not self._closed.is_set():
+        if self._holds == 0 and self._transport is not None and not self.is_closed:
             self.last_received = self._loop.time()  # the silence was of our making
             self._transport.resume_reading()
 
@@ -204,17 +210,14 @@ class Connection(asyncio.BufferedProtocol):
 
     async def wait_closed(self) -> None:
         """Wait until the transport connection is gone."""
-        await self._closed.wait()
+        if not self.is_closed:
+            self._gone = self._gone or asyncio.Event()
+            await self._gone.wait()
 
     @property
     def is_held(self) -> bool:
         """Whether reading is paused by us."""
         return self._holds > 0
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the transport connection is gone."""
-        return self._closed.is_set()
 
     def extra_info(self, name: str) -> object:
         """Return what the asyncio transport knows by that name: peername, sockname, ssl_object, …; None if nothing."""
@@ -233,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             self._artim.cancel()
             self._artim = None
         self._artim_starts = self.upper_layer.artim_starts
-        if not self.upper_layer.artim_running or self._closed.is_set():
+        if not self.upper_layer.artim_running or self.is_closed:
             return
         waits_for_close = self.upper_layer.state is State.STA13
         self._artim = self._loop.call_later(

@@ -1,11 +1,14 @@
 """The UIDs that the package itself needs, as plain strings, and pydicom's dictionary of all the others (PS3.6 Annex A).
 
-The constants cost no import; the functions load pydicom when they are first called.
+The constants cost no import; the functions read pydicom's table when they are first called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Final
 
 # Transfer syntaxes: PS3.5 §10 and Annex A.
@@ -58,11 +61,24 @@ COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET: Final = "1.2.840.10008.5.1.4.1.2.5.3"
 MODALITY_WORKLIST_FIND: Final = "1.2.840.10008.5.1.4.31"
 
 
+@cache
+def _dictionary() -> Mapping[str, tuple[str, ...]]:
+    """Return pydicom's table of PS3.6 Annex A, without pydicom: to import that takes 60 MB, which a server can do without."""
+    package = find_spec("pydicom")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    spec = spec_from_file_location("_uid_dict", Path(package.submodule_search_locations[0]) / "_uid_dict.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table: Mapping[str, tuple[str, ...]] = module.UID_dictionary
+    return table
+
+
 def uid_name(uid: str) -> str:
     """Return the name that PS3.6 Annex A gives to `uid`, or `uid` itself where it gives none."""
-    from pydicom._uid_dict import UID_dictionary
-
-    entry = UID_dictionary.get(uid)
+    entry = _dictionary().get(uid)
     return entry[0] if entry else uid
 
 
@@ -72,11 +88,9 @@ def storage_sop_classes() -> tuple[str, ...]:
 
     Retired ones are among them, since modalities live long. Storage Commitment and the Media Storage Directory are not.
     """
-    from pydicom._uid_dict import UID_dictionary
-
     return tuple(
         uid
-        for uid, (name, kind, *_) in UID_dictionary.items()
+        for uid, (name, kind, *_) in _dictionary().items()
         if kind == "SOP Class"
         and " Storage" in name
         and "Storage Commitment" not in name
@@ -87,7 +101,5 @@ def storage_sop_classes() -> tuple[str, ...]:
 @cache
 def transfer_syntaxes() -> tuple[str, ...]:
     """Return every transfer syntax of PS3.6 Table A-1: Explicit, then Implicit VR Little Endian first."""
-    from pydicom._uid_dict import UID_dictionary
-
-    known = (uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax")
+    known = (uid for uid, (_, kind, *_) in _dictionary().items() if kind == "Transfer Syntax")
     return tuple(dict.fromkeys((EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, *known)))

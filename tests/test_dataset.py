@@ -625,7 +625,7 @@ def test_a_missing_decoder_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        ("examples_ybr_color.dcm", "YBR_FULL_422", "YBR_FULL"),
+        ("SC_rgb_dcmtk_+eb+cy+np.dcm", "YBR_FULL_422", "YBR_FULL"),
         ("SC_rgb_jpeg_dcmtk.dcm", "YBR_FULL", "YBR_FULL"),
         ("SC_rgb_jpeg_gdcm.dcm", "RGB", "RGB"),
         ("examples_jpeg2k.dcm", "YBR_RCT", "RGB"),
@@ -646,7 +646,7 @@ def test_the_colour_space_is_the_one_the_pixels_are_in(name: str, before: str, a
 
 
 @pytest.mark.skipif(shutil.which("dcmdjpeg") is None, reason="dcmdjpeg is not installed: apt-get install dcmtk")
-@pytest.mark.parametrize("name", ["examples_ybr_color.dcm", "SC_rgb_small_odd_jpeg.dcm", "SC_rgb_jpeg_gdcm.dcm"])
+@pytest.mark.parametrize("name", ["SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_rgb_small_odd_jpeg.dcm", "SC_rgb_jpeg_gdcm.dcm"])
 def test_dcmtk_decompresses_to_the_same_pixels(tmp_path: Path, name: str) -> None:
     output = tmp_path / "dcmtk.dcm"
     subprocess.run(["dcmdjpeg", "+cn", str(TEST_FILES / name), str(output)], check=True)

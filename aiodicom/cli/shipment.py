@@ -123,7 +123,9 @@ class Shipment:
                 count = min(self._associations, len(plan.files))
                 await asyncio.gather(*(self._associate(plan.contexts) for _ in range(count)))
         finally:
-            self.remaining.extend(file for plan in left for file in plan.files)
+            order = {id(file): index for index, file in enumerate(files)}  # those that were put back lost theirs
+            left_over = (*self.remaining, *(file for plan in left for file in plan.files))
+            self.remaining = deque(sorted(left_over, key=lambda file: order[id(file)]))
 
     async def _associate(self, contexts: Sequence[ProposedContext]) -> None:
         association: Association | None = None

@@ -8,11 +8,13 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from aiodicom.handlers import Handler
 from aiodicom.part10 import file_meta
+from aiodicom.server import Server
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from tests.loopback import CT, data_set, instance_uid
 from tests.peers.process import Finished, execute
@@ -60,6 +62,16 @@ class Running:
             output, errors = await self.process.communicate()
         assert self.process.returncode is not None
         return Finished(self.process.returncode, output.decode(), errors.decode())
+
+
+@asynccontextmanager
+async def serving(store: Handler | None = None, **options: Any) -> AsyncIterator[Server]:
+    """A silent server on a free port, without a deadline of its own: a process takes its time to start."""
+    server = Server("SCP", **{"port": 0, "stop_timeout": 0, "observers": (), **options})
+    if store is not None:
+        server.on_c_store(store)
+    async with server:
+        yield server
 
 
 @asynccontextmanager

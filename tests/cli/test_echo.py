@@ -11,8 +11,8 @@ import pytest
 
 from aiodicom import AssociationRejected, DimseError, Operation
 from aiodicom.server import Server
-from tests.cli.running import once, run
-from tests.loopback import RawPeer, raw_server, reject_pdu, serving
+from tests.cli.running import once, run, serving
+from tests.loopback import RawPeer, raw_server, reject_pdu
 from tests.peers.dcmtk import running_storescp
 from tests.peers.process import execute, free_port
 

@@ -15,12 +15,18 @@ SOP_CLASSES: Final = (
     48  # with a context for each of the syntaxes and one for the fallbacks, too many for one association
 )
 
+MULTI_FRAME_GRAYSCALE_WORD: Final = "1.2.840.10008.5.1.4.1.1.7.3"
+FRAMES: Final = 250
+FRAME_SIDE: Final = 1_000  # pixels of two bytes: 500 MB in all
+PIXEL_BYTES: Final = FRAMES * FRAME_SIDE * FRAME_SIDE * 2
+MARKER_DISTANCE: Final = 999_983  # bytes; a prime, so that no two PDUs, chunks or frames are alike
 
-def element(group: int, number: int, vr: bytes, text: str) -> bytes:
-    """A data element with a value of text in Explicit VR Little Endian (PS3.5 §7.1.2)."""
-    value = text.encode("ascii")
-    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
-    return group.to_bytes(2, "little") + number.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
+
+def element(group: int, number: int, vr: bytes, value: str | int) -> bytes:
+    """A data element with a value of text, or one US, in Explicit VR Little Endian (PS3.5 §7.1.2)."""
+    data = value.to_bytes(2, "little") if isinstance(value, int) else value.encode("ascii")
+    data += (b"\0" if vr == b"UI" else b" ") * (len(data) % 2)
+    return group.to_bytes(2, "little") + number.to_bytes(2, "little") + vr + len(data).to_bytes(2, "little") + data
 
 
 def sop_common(sop_class: str, sop_instance: str) -> bytes:
@@ -42,3 +48,30 @@ def instances(folder: Path, sop_classes: Iterable[str]) -> Iterable[InstanceFile
             path = folder / f"{uid}.dcm"
             path.write_bytes(file_meta(sop_class, uid, syntax) + data)
             yield open_instance(path)
+
+
+def large_instance(path: Path) -> InstanceFile:
+    """A multi-frame instance of 500 MB: zeros, with a number now and then to tell every part from every other."""
+    uid = "1.2.3.500"
+    head = (
+        sop_common(MULTI_FRAME_GRAYSCALE_WORD, uid)
+        + element(0x0028, 0x0002, b"US", 1)
+        + element(0x0028, 0x0004, b"CS", "MONOCHROME2")
+        + element(0x0028, 0x0008, b"IS", str(FRAMES))
+        + element(0x0028, 0x0010, b"US", FRAME_SIDE)
+        + element(0x0028, 0x0011, b"US", FRAME_SIDE)
+        + element(0x0028, 0x0100, b"US", 16)
+        + element(0x0028, 0x0101, b"US", 16)
+        + element(0x0028, 0x0102, b"US", 15)
+        + element(0x0028, 0x0103, b"US", 0)
+        + bytes.fromhex("e07f1000 4f570000")
+        + PIXEL_BYTES.to_bytes(4, "little")
+    )
+    with path.open("wb") as file:
+        file.write(file_meta(MULTI_FRAME_GRAYSCALE_WORD, uid, EXPLICIT_VR_LITTLE_ENDIAN) + head)
+        start = file.tell()
+        for position in range(0, PIXEL_BYTES - 8, MARKER_DISTANCE):
+            file.seek(start + position)
+            file.write((position + 1).to_bytes(8, "little"))
+        file.truncate(start + PIXEL_BYTES)
+    return open_instance(path)

@@ -407,7 +407,7 @@ async def test_storescu_identifies_its_user(tmp_path: Path) -> None:
         return b""
 
     async with server:
-        command = ["-rsp", "-usr", "ada", "127.0.0.1", str(server.port), bundled("MR_small.dcm").path]
+        command = ["-rsp", "-usr", "ada", "127.0.0.1", str(server.port), str(bundled("MR_small.dcm").path)]
         admitted = await run("storescu", "-pwd", "secret", *command)
         turned_away = await run("storescu", "-pwd", "wrong", *command)
     assert admitted.exit_code == 0, admitted
