@@ -399,7 +399,7 @@ class Association:
         iterator = aiter(chunks)
         try:
             async for chunk in iterator:
-                if held:
+                if held and chunk:
                     await self._write([*batch, *fragment(context_id, held, length, is_last=False)])
                     batch = []
                 held = chunk or held

@@ -24,6 +24,9 @@ RECEIVE_BUFFER_SIZE: Final = 256 * 1024
 WRITE_BATCH: Final = 1024 * 1024
 """How much is given to the transport at once, in bytes; more than that waits until it is written."""
 
+GLIBC_LESSON: Final = 8 * 1024 * 1024
+"""How large a block the memory allocator is shown, in bytes: see `_receive_buffer_for`."""
+
 DISCARD_LIMIT: Final = 64 * 1024
 """How much a peer may still send after the end of its association, in bytes, before the connection is closed on it."""
 
@@ -36,6 +39,15 @@ CLOSE_TIMEOUT: Final = 5.0
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 
 _receive_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _receive_buffer_for(loop: asyncio.AbstractEventLoop) -> memoryview:
+    # What a data set brings is copied, used and freed, a megabyte and more at a time. glibc returns so much to the system
+    # at once, and gets it back page by page, which takes ten times as long as the copying; unless it once saw a larger
+    # block come and go, which is what this makes it see.
+    bytes(GLIBC_LESSON)
+    buffer = _receive_buffers[loop] = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+    return buffer
 
 
 class Receiver(Protocol):
@@ -76,10 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self.bytes_sent = 0
         self.last_received = 0.0
         self._loop = asyncio.get_running_loop()
-        buffer = _receive_buffers.get(self._loop)
-        if buffer is None:
-            buffer = _receive_buffers[self._loop] = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
-        self._buffer = buffer
+        self._buffer = _receive_buffers.get(self._loop) or _receive_buffer_for(self._loop)
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._artim: asyncio.TimerHandle | None = None

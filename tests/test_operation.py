@@ -11,20 +11,26 @@ import pydicom
 import pytest
 
 from aiodicom import AssociationError, BlockingOperation, DimseError, Operation, open_instance
+from aiodicom.dimse.codec import encode_command
+from aiodicom.dimse.commands import CStoreRQ
 from aiodicom.operation import _PartialFile
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from aiodicom.upper_layer.pdu import PDV
 from tests.loopback import (
     ABORT_BY_USER,
     CANARY,
     CT,
+    CT_CONTEXT,
     RELEASE_RP,
     RELEASE_RQ,
     RawPeer,
     Recorder,
     connect,
     ct_instance,
+    data_pdu,
     data_set,
     echo_pdu,
+    element,
     fragment_pdu,
     instance_uid,
     raw_association,
@@ -240,10 +246,8 @@ async def test_a_uid_that_is_none_is_no_file_name(tmp_path: Path, uid: str) -> N
     async def handler(operation: Operation) -> None:
         await operation.save(folder)
 
-    placeholder = "9." * 16  # of even length, so that it can be replaced in place
     async with serving(handler) as server, raw_association(server) as peer:
-        request = store_pdu(uid=placeholder[: len(uid)] if len(uid) <= 32 else "9" * 64, has_data_set=True)
-        peer.send(with_uid(request, uid), fragment_pdu(data_set()))
+        peer.send(store_pdu_with(uid), fragment_pdu(data_set()))
         assert (await peer.response()).status == 0x0117
         peer.send(store_pdu(2), fragment_pdu(data_set()))
         assert (await peer.response()).status == 0
@@ -255,20 +259,18 @@ async def test_an_empty_uid_is_no_file_name(tmp_path: Path) -> None:
         await operation.save(tmp_path)
 
     async with serving(handler) as server, raw_association(server) as peer:
-        peer.send(with_uid(store_pdu(uid="1.2"), ""), fragment_pdu(data_set()))
+        peer.send(store_pdu_with(""), fragment_pdu(data_set()))
         assert (await peer.response()).status == 0x0117
     assert files(tmp_path) == []
 
 
-def with_uid(pdu: bytes, uid: str) -> bytes:
-    """Put any Affected SOP Instance UID into a C-STORE-RQ, with the lengths that it makes."""
-    command = pdu[12:]
-    start = command.index(b"\x00\x00\x00\x10")
-    length = int.from_bytes(command[start + 4 : start + 8], "little")
-    value = uid.encode("latin-1") + b"\0" * (len(uid) % 2)
-    command = command[:start] + b"\x00\x00\x00\x10" + len(value).to_bytes(4, "little") + value + command[start + 8 + length :]
-    command = command[:8] + (len(command) - 12).to_bytes(4, "little") + command[12:]
-    return b"\x04\x00" + (len(command) + 6).to_bytes(4, "big") + (len(command) + 2).to_bytes(4, "big") + pdu[10:12] + command
+def store_pdu_with(uid: str) -> bytes:
+    """A C-STORE-RQ with any Affected SOP Instance UID, which our own encoder would refuse."""
+    request = CStoreRQ(message_id=1, affected_sop_class_uid=CT, affected_sop_instance_uid="9.9")
+    value = uid.encode() + b"\0" * (len(uid) % 2)
+    command = encode_command(request, has_data_set=True)
+    command = command.replace(element(0x0000, 0x1000, b"9.9\0"), element(0x0000, 0x1000, value))
+    return data_pdu(PDV(CT_CONTEXT, True, True, command))
 
 
 @pytest.mark.parametrize("size", [200, LARGE])
@@ -353,16 +355,19 @@ async def cut(peer: RawPeer, how: str) -> None:
 
 
 async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The association ends while the worker thread opens the temporary file: the thread cannot be stopped."""
-    opening, go_on = threading.Event(), threading.Event()
-    create = _PartialFile._create
+    """The association ends while the worker thread is about to open its file: the thread cannot be stopped."""
+    opening, go_on, written = threading.Event(), threading.Event(), threading.Event()
+    write = _PartialFile.write
 
-    def slowly(self: _PartialFile) -> object:
+    def slowly(self: _PartialFile, chunks: list[bytes]) -> None:
         opening.set()
         go_on.wait()
-        return create(self)
+        try:
+            write(self, chunks)
+        finally:
+            written.set()
 
-    monkeypatch.setattr(_PartialFile, "_create", slowly)
+    monkeypatch.setattr(_PartialFile, "write", slowly)
     recorder = Recorder()
 
     async def handler(operation: Operation) -> None:
@@ -374,8 +379,8 @@ async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, mon
         (operation,) = server.associations[0]._performing
         peer.reset()
         await recorder.until(lambda: recorder.closed)
-        await asyncio.sleep(0)
         go_on.set()
+        await asyncio.to_thread(written.wait)
         await asyncio.wait([operation])
     assert files(tmp_path) == []
 

@@ -68,7 +68,7 @@ async def test_files_and_folders_are_sent(tmp_path: Path) -> None:
         done = await run("store", received.peer, tmp_path / "study", alone)
     assert (done.exit_code, done.errors) == (0, "")
     assert sorted(received.uids) == [instance_uid(number) for number in (1, 2, 3, 4)]
-    assert done.output.startswith(f"sent 4 instances (2.6 kB) to {received.peer} in ")
+    assert done.output.startswith(f"sent 4 instances (2.5 kB) to {received.peer} in ")
     assert done.output.count("\n") == 1
 
 
@@ -206,12 +206,12 @@ async def test_cut_off_midway(tmp_path: Path, already_sent: int, exit_code: int)
 
 
 async def test_interrupted(tmp_path: Path) -> None:
-    files = write_files(tmp_path, 3)
+    files = write_files(tmp_path, 4)
     blocked = asyncio.Event()
     received = Received()
 
     async def keep(operation: Operation) -> int:
-        if received.uids:
+        if len(received.uids) == 2:
             blocked.set()
             await asyncio.Event().wait()
         return await received.keep(operation)
@@ -221,8 +221,11 @@ async def test_interrupted(tmp_path: Path) -> None:
         program.process.send_signal(signal.SIGINT)
         done = await program.end()
     assert (done.exit_code, done.errors) == (130, "")
-    assert done.output.startswith("sent 1 instance ")
-    assert done.output.splitlines()[1:] == ["2 not sent, and can be sent again:", *(f"  {path}" for path in files[1:])]
+    # The second response may have come at the very moment of the interruption; the third request proves the first.
+    sent = int(done.output.split()[1])
+    assert sent in {1, 2}
+    title = f"{4 - sent} not sent, and can be sent again:"
+    assert done.output.splitlines()[1:] == [title, *(f"  {path}" for path in files[sent:])]
 
 
 async def test_connecting_and_association_fail_as_they_do_for_echo(tmp_path: Path) -> None:

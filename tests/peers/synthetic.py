@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from aiodicom import InstanceFile, open_instance
 from aiodicom.part10 import file_meta
-from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes
+from aiodicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes
 
 SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5")
 SOP_CLASSES: Final = (
@@ -74,4 +76,24 @@ def large_instance(path: Path) -> InstanceFile:
             file.seek(start + position)
             file.write((position + 1).to_bytes(8, "little"))
         file.truncate(start + PIXEL_BYTES)
+    return open_instance(path)
+
+
+def deflated_without_padding(path: Path) -> InstanceFile:
+    """An instance of 1.5 MB, deflated to an odd number of bytes, which its file does not pad as PS3.5 §A.5 has it."""
+    uid = "1.2.3.99"
+    noise = Random(0)  # does not deflate
+    while True:
+        value = noise.randbytes(1_500_000)
+        data_set = (
+            sop_common(MULTI_FRAME_GRAYSCALE_WORD, uid)
+            + bytes.fromhex("08001010 4f420000")
+            + len(value).to_bytes(4, "little")
+            + value
+        )
+        stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        deflated = stream.compress(data_set) + stream.flush()
+        if len(deflated) % 2:
+            break
+    path.write_bytes(file_meta(MULTI_FRAME_GRAYSCALE_WORD, uid, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN) + deflated)
     return open_instance(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,10 @@ from aiodicom import (
     AssociationAborted,
     AssociationRejected,
     Category,
+    EncodedInstance,
     IdentityType,
     InstanceFile,
     NoAcceptedContext,
-    Observer,
     OperationTimeout,
     Peer,
     Server,
@@ -25,9 +25,7 @@ from aiodicom import (
     contexts_for,
     plan_associations,
 )
-from aiodicom.transport import Connection
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from aiodicom.upper_layer.pdu import PDV, ControlPDU
 from tests.peers.archive import check_file_meta, keep_in
 from tests.peers.comparing import (
     bundled,
@@ -42,6 +40,7 @@ from tests.peers.comparing import (
 )
 from tests.peers.conftest import StartPeer
 from tests.peers.dcmtk import run
+from tests.peers.longest_sent import LongestSent
 from tests.peers.process import Peer as Process
 from tests.peers.synthetic import many_sop_classes
 
@@ -170,17 +169,6 @@ async def test_more_contexts_than_an_association_has_are_split(storescp: StartPe
         assert encoded(received[instance.sop_instance_uid]) == encoded(instance.path)
 
 
-class LongestSent(Observer):
-    """Notes the longest variable field of a P-DATA-TF that was sent, in bytes."""
-
-    def __init__(self) -> None:
-        self.length = 0
-
-    def pdu_sent(self, _connection: Connection, pdu: ControlPDU | PDV) -> None:
-        if isinstance(pdu, PDV):
-            self.length = max(self.length, len(pdu.data) + 6)
-
-
 @both_loops
 @pytest.mark.parametrize("length", MAXIMUM_LENGTHS)
 async def test_storescp_gets_no_longer_pdu_than_it_takes(storescp: StartPeer, length: int) -> None:
@@ -194,6 +182,23 @@ async def test_storescp_gets_no_longer_pdu_than_it_takes(storescp: StartPeer, le
     assert sent.length == length
     [received] = take_all(peer.received()).values()
     assert encoded(received) == encoded(instance.path)
+
+
+async def test_storescp_gets_fragments_of_even_length_of_chunks_of_any(storescp: StartPeer) -> None:
+    instance = bundled("MR_small.dcm")
+    data = encoded(instance.path)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 4_093):
+            yield data[start : start + 4_093]
+
+    peer = await storescp("+B")
+    async with associate(peer.host, peer.port, contexts=contexts_for([instance.path]), observers=()) as association:
+        sop, uid, syntax = instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid
+        response = await association.c_store(EncodedInstance(sop, uid, syntax, chunks()))
+    assert response.status.category is Category.SUCCESS
+    [received] = take_all(peer.received()).values()
+    assert encoded(received) == data
 
 
 async def test_storescp_has_no_operations_window_and_many_tasks_store_all_the_same(storescp: StartPeer) -> None:

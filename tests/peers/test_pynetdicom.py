@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from aiodicom import (
 )
 from aiodicom.terms import find_item
 from aiodicom.upper_layer.items import UserIdentityResponse
-from tests.peers.archive import check_file_meta
+from tests.peers.archive import check_file_meta, keep_in
 from tests.peers.comparing import bundled, bundled_instances, differences, encoded, rounds, take_all
 from tests.peers.conftest import StartPeer
 from tests.peers.pynetdicom_peer import run_pynetdicom_scu
 
 # Each start of pynetdicom takes a second, and which loop waits for it makes no difference.
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+MAXIMUM_LENGTHS = [4_096, 16_384, 131_072, 0]
 
 
 # Our client, pynetdicom's SCP.
@@ -50,7 +53,7 @@ async def test_its_scp_gets_every_instance_byte_for_byte(pynetdicom_scp: StartPe
         assert all(differences(share[uid].path, received[uid]) == [] for uid in share)
 
 
-@pytest.mark.parametrize("length", [4_096, 16_384, 131_072, 0])
+@pytest.mark.parametrize("length", MAXIMUM_LENGTHS)
 async def test_its_scp_gets_no_longer_pdu_than_it_takes(pynetdicom_scp: StartPeer, length: int) -> None:
     instance = bundled("examples_overlay.dcm")
     peer = await pynetdicom_scp("--max-pdu", str(length))
@@ -126,6 +129,20 @@ async def test_its_scu_stores_every_instance_byte_for_byte(tmp_path: Path) -> No
         file = (folder / f"{number}.dcm").read_bytes()
         assert encoded(file) == encoded(instance.path), instance.path.name
         check_file_meta(file, instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid, "SENDER")
+
+
+async def test_its_scu_sends_no_longer_pdu_than_we_take(tmp_path: Path) -> None:
+    path = bundled("examples_overlay.dcm").path
+    async with AsyncExitStack() as servers:
+        ports = []
+        for length in MAXIMUM_LENGTHS:
+            server = keep_in(tmp_path / str(length), Server(port=0, maximum_length=length, observers=()))
+            ports.append((await servers.enter_async_context(server)).port)
+        reports = await asyncio.gather(*(run_pynetdicom_scu("store", port, [path]) for port in ports))
+    assert [report.statuses for report in reports] == [[0x0000]] * len(MAXIMUM_LENGTHS)
+    for length in MAXIMUM_LENGTHS:
+        [kept] = take_all((tmp_path / str(length)).iterdir()).values()
+        assert encoded(kept) == encoded(path), length
 
 
 async def test_its_scu_is_rejected_with_the_reason() -> None:

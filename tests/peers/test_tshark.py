@@ -59,7 +59,10 @@ ANSWERED_INFORMATION: Final = (
 
 def conversation() -> list[tuple[Direction, bytes]]:
     """Association, C-STORE, release: what each end sends, in order."""
-    contexts, roles = propose([ProposedContext(VERIFICATION), ProposedContext(CT_IMAGE_STORAGE, scp_role=True)])
+    syntaxes = (IMPLICIT_VR_LITTLE_ENDIAN,)
+    contexts, roles = propose(
+        [ProposedContext(VERIFICATION, syntaxes), ProposedContext(CT_IMAGE_STORAGE, syntaxes, scp_role=True)]
+    )
     answer = negotiate(contexts, roles, SUPPORTED)
     length = fragment_length(MAXIMUM_LENGTH, default=MAXIMUM_LENGTH)
     command = encode_command(STORE, has_data_set=True)

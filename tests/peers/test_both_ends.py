@@ -1,12 +1,29 @@
-"""The asynchronous operations window (PS3.7 §D.3.3.3), with aiodicom at both ends: no other peer has it on both."""
+"""aiodicom at both ends, for what no other peer has on both: above all the operations window (PS3.7 §D.3.3.3)."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
-from aiodicom import EncodedInstance, Operation, ProposedContext, Server, Status, associate
+import pytest
+
+from aiodicom import (
+    Category,
+    EncodedInstance,
+    InstanceFile,
+    Operation,
+    ProposedContext,
+    Server,
+    Status,
+    associate,
+    contexts_for,
+    plan_associations,
+)
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from tests.peers.synthetic import element, sop_common
+from tests.peers.archive import check_file_meta, keep_in
+from tests.peers.comparing import bundled_instances, encoded, rounds, take_all
+from tests.peers.longest_sent import LongestSent
+from tests.peers.synthetic import deflated_without_padding, element, many_sop_classes, sop_common
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CONTEXTS = [ProposedContext(SECONDARY_CAPTURE)]
@@ -101,3 +118,58 @@ async def test_without_a_window_operations_follow_each_other() -> None:
         assert association.terms.maximum_invoked == 1
         await asyncio.gather(*(association.c_store(instance(number)) for number in range(COUNT)))
     assert order == [f"{number} {what}" for number in range(COUNT) for what in ("begins", "ends")]
+
+
+async def send_and_compare(instances: list[InstanceFile], folder: Path) -> None:
+    """Store the instances on as many associations as they need; compare what is kept, byte for byte."""
+    async with keep_in(folder, Server("ARCHIVE", port=0, observers=())) as server:
+        for plan in plan_associations(instances):
+            async with associate(
+                "127.0.0.1", server.port, calling_ae_title="SENDER", contexts=plan.contexts, observers=()
+            ) as association:
+                assert len(association.contexts) == len(plan.contexts)
+                for instance in plan.files:
+                    response = await association.c_store(instance.path)
+                    assert response.status.category is Category.SUCCESS, (instance.path.name, response)
+    kept = take_all(folder.iterdir())
+    for instance in instances:
+        file = kept[instance.sop_instance_uid]
+        assert encoded(file) == encoded(instance.path), instance.path.name
+        check_file_meta(file, instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid, "SENDER")
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+async def test_every_instance_arrives_byte_for_byte(tmp_path: Path) -> None:
+    for share in rounds(bundled_instances()):
+        await send_and_compare(list(share.values()), tmp_path / "kept")
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+async def test_more_contexts_than_an_association_has_are_split(tmp_path: Path) -> None:
+    instances = many_sop_classes(tmp_path / "many")
+    assert len(plan_associations(instances)) == 2
+    await send_and_compare(instances, tmp_path / "kept")
+
+
+async def test_a_long_deflated_data_set_gets_the_padding_that_its_file_lacks(tmp_path: Path) -> None:
+    await send_and_compare([deflated_without_padding(tmp_path / "deflated.dcm")], tmp_path / "kept")
+
+
+@pytest.mark.parametrize("length", [4_096, 16_384, 131_072, 0])
+async def test_no_longer_pdu_is_sent_than_the_other_takes(tmp_path: Path, length: int) -> None:
+    instance, sent, folder = deflated_without_padding(tmp_path / "long.dcm"), LongestSent(), tmp_path / "kept"
+    async with (
+        keep_in(folder, Server(port=0, maximum_length=length, observers=())) as server,
+        associate(
+            "127.0.0.1",
+            server.port,
+            contexts=contexts_for([instance.path]),
+            maximum_length=length,
+            observers=[sent],
+        ) as association,
+    ):
+        assert association.terms.maximum_length == length
+        await association.c_store(instance.path)
+    assert sent.length == length or (length == 0 and sent.length > 131_072)
+    [kept] = take_all(folder.iterdir()).values()
+    assert encoded(kept) == encoded(instance.path)
