@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
@@ -263,62 +262,58 @@ class Operation:
             while not self.data_set.is_complete:
                 await self._in_thread(file.write, chunks)
                 chunks = await self.data_set.take(FILE_BATCH)
-            path = await self._in_thread(file.complete, chunks)
-        except BaseException as error:
-            with CancelScope(shield=True):
-                await self._in_thread(file.remove)
-            if isinstance(error, OSError):
-                raise DimseError(0xA700, "The file cannot be written") from error
-            raise
-        return path
+            return await self._in_thread(file.complete, chunks)
+        except OSError as error:
+            raise DimseError(0xA700, "The file cannot be written") from error
+        finally:
+            if file.is_open:
+                with CancelScope(shield=True):
+                    await self._in_thread(file.remove)
 
 
 class _PartialFile:
     """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
 
-    A cancelled task does not wait for its thread: whatever that still does, after `remove` there is no temporary file.
+    It works on plain strings and an unbuffered file: for a small object pathlib and a buffer cost more than the writing.
     """
 
-    def __init__(self, folder: Path, name: str | Callable[[Path], str]) -> None:
+    def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
         self._folder = folder
         self._name = name
-        self._path = folder / f".{uuid4().hex}.part"
-        self._file: BufferedWriter | None = None
-        self._lock = Lock()
-        self._is_removed = False
+        self._path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
+        self._file: FileIO | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a temporary file."""
+        return self._file is not None
 
     def write(self, chunks: list[bytes]) -> None:
-        with self._lock:
-            self._write(chunks)
-
-    def complete(self, chunks: list[bytes]) -> Path:
-        with self._lock:
-            self._write(chunks).close()
-            name = self._name(self._path) if callable(self._name) else self._name
-            final = self._folder / name
-            try:
-                self._path.replace(final)
-            except FileNotFoundError:
-                final.parent.mkdir(parents=True, exist_ok=True)
-                self._path.replace(final)
-            return final
-
-    def remove(self) -> None:
-        with self._lock, suppress(OSError):  # what could not be written before cannot be written now
-            self._is_removed = True
-            try:
-                if self._file is not None:
-                    self._file.close()
-            finally:
-                self._path.unlink(missing_ok=True)
-
-    def _write(self, chunks: list[bytes]) -> BufferedWriter:
-        if self._is_removed:
-            raise FileNotFoundError(f"{self._path} was removed")
         if self._file is None:
             self._file = self._create()
-        self._file.writelines(chunks)
-        return self._file
+        for chunk in chunks:
+            if self._file.write(chunk) < len(chunk):
+                raise OSError(errno.ENOSPC, "the file system took only a part")
+
+    def complete(self, chunks: list[bytes]) -> Path:
+        self.write(chunks)
+        assert self._file is not None
+        self._file.close()
+        name = self._name(Path(self._path)) if callable(self._name) else self._name
+        final = os.path.join(self._folder, name)  # noqa: PTH118
+        try:
+            os.replace(self._path, final)  # noqa: PTH105
+        except FileNotFoundError:
+            Path(final).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._path, final)  # noqa: PTH105
+        self._file = None
+        return Path(final)
+
+    def remove(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        Path(self._path).unlink(missing_ok=True)
 
     def _create(self) -> FileIO:
         try:

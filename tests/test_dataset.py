@@ -535,7 +535,7 @@ def test_an_unknown_vr_is_refused() -> None:
 def test_a_decoded_data_set_is_a_full_dataset(tmp_path: Path, name: str) -> None:
     data, syntax = data_set_of(TEST_FILES / name)
     original = dcmread(TEST_FILES / name)
-    ds = decode_data_set(data, syntax)
+    ds = decode_data_set(memoryview(data), syntax)
     assert ds == original
     assert ds.file_meta.TransferSyntaxUID == syntax
     assert np.array_equal(ds.pixel_array, original.pixel_array)

@@ -208,7 +208,7 @@ def meta_without(*elements: int) -> bytes:
             id="much private information",
         ),
         pytest.param(
-            meta_without(0x10) + element(0x00020102, "OB", bytes(4096 - 250))
+            meta_without(0x10) + element(0x00020102, "OB", bytes(4080 - 12 - len(meta_without(0x10))))
             + element(0x00020010, "UI", EXPLICIT_VR_LITTLE_ENDIAN.encode() + b"\0"),
             id="across a read",
         ),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from aiodicom.handlers import Handler
+from aiodicom.association import Observer
+from aiodicom.handlers import Handler, Service
 from aiodicom.part10 import file_meta
 from aiodicom.server import Server
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
@@ -65,9 +66,24 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(store: Handler | None = None, **options: Any) -> AsyncIterator[Server]:
-    """A silent server on a free port, without a deadline of its own: a process takes its time to start."""
-    server = Server("SCP", **{"port": 0, "stop_timeout": 0, "observers": (), **options})
+async def serving(
+    store: Handler | None = None,
+    *,
+    services: Sequence[Service] = (),
+    observers: Sequence[Observer] = (),
+    require_called_ae_title: bool = False,
+    maximum_associations: int = 128,
+) -> AsyncIterator[Server]:
+    """A server on a free port, without a deadline of its own: a process takes its time to start."""
+    server = Server(
+        "SCP",
+        port=0,
+        stop_timeout=0,
+        services=services,
+        observers=observers,
+        require_called_ae_title=require_called_ae_title,
+        maximum_associations=maximum_associations,
+    )
     if store is not None:
         server.on_c_store(store)
     async with server:

@@ -76,6 +76,7 @@ async def test_verbose_tells_the_negotiation_in_the_words_of_the_standard() -> N
         "           Implicit VR Little Endian",
         f"received A-ASSOCIATE-AC from 127.0.0.1:{port}",
         "  presentation contexts accepted: 1 of 1",
+        "      1  Verification SOP Class",
         "           acceptance: Explicit VR Little Endian",
         "C-ECHO-RSP: 0x0000 Success",
         f"sent A-RELEASE-RQ to 127.0.0.1:{port}",
@@ -137,7 +138,7 @@ async def test_a_status_that_is_no_success(status: int, exit_code: int) -> None:
 
 async def test_the_peer_aborts() -> None:
     async with serving() as server:
-        aborts = []
+        aborts: list[asyncio.Task[None]] = []
 
         @server.on_c_echo
         async def abort(_operation: Operation) -> None:

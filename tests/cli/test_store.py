@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,10 +51,10 @@ class Received(Observer):
 
 
 @asynccontextmanager
-async def receiving(**options: Any) -> AsyncIterator[Received]:
+async def receiving(*, require_called_ae_title: bool = False) -> AsyncIterator[Received]:
     """A server that takes every instance."""
     received = Received()
-    async with serving(received.keep, observers=[received], **options) as server:
+    async with serving(received.keep, observers=[received], require_called_ae_title=require_called_ae_title) as server:
         received.port = server.port
         yield received
 
@@ -143,10 +142,10 @@ async def test_failures_and_warnings_are_listed_by_file(tmp_path: Path) -> None:
         warned = await run("store", f"SCP@127.0.0.1:{server.port}", files[1], "-q")
         quiet = await run("store", f"SCP@127.0.0.1:{server.port}", tmp_path, "-q")
     assert done.exit_code == 69
+    coercion = "Coercion of Data Elements, or sub-operations complete with failures or warnings"
     assert done.output.splitlines()[1:] == [
         "1 with a warning:",
-        f"  {files[1]}: C-STORE-RSP 0xB000 Warning, "
-        "Coercion of Data Elements, or sub-operations complete with failures or warnings",
+        f"  {files[1]}: C-STORE-RSP 0xB000 Warning, {coercion}",
         "1 failed:",
         f"  {files[0]}: C-STORE-RSP 0xA700 Failure, Refused: Out of Resources (disk full)",
     ]
@@ -160,11 +159,13 @@ async def test_no_context_is_accepted(tmp_path: Path) -> None:
     async with serving() as server:
         done = await run("store", f"SCP@127.0.0.1:{server.port}", file)
     assert done.exit_code == 66
-    assert done.output.splitlines()[1:] == [
-        "1 failed:",
+    [title, line] = done.output.splitlines()[1:]
+    assert title == "1 failed:"
+    assert line == (
         f"  {file}: no accepted presentation context for CT Image Storage in transfer syntax Implicit VR Little Endian: "
-        "proposed Implicit VR Little Endian | Explicit VR Little Endian; accepted nothing; the peer does not support that SOP class",
-    ]
+        "proposed Implicit VR Little Endian | Explicit VR Little Endian; accepted nothing; "
+        "the peer does not support that SOP class"
+    )
 
 
 async def test_decompression_needs_leave() -> None:
@@ -184,7 +185,8 @@ async def test_decompression_needs_leave() -> None:
 @pytest.mark.parametrize(("already_sent", "exit_code"), [(2, 75), (0, 70)])
 async def test_cut_off_midway(tmp_path: Path, already_sent: int, exit_code: int) -> None:
     files = write_files(tmp_path, 5)
-    received, aborts = Received(), []
+    received = Received()
+    aborts: list[asyncio.Task[None]] = []
     server = Server(port=0, observers=())
 
     @server.on_c_store
@@ -309,11 +311,12 @@ async def test_verbose_tells_each_context_and_each_status(tmp_path: Path) -> Non
 async def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     [file] = write_files(tmp_path, 1)
     async with receiving() as received:
-        with Path("/dev/full").open("wb") as full:
-            process = await asyncio.create_subprocess_exec(
-                *PROGRAM, "store", received.peer, str(file), stdout=full, stderr=subprocess.PIPE
-            )
-            _, errors = await process.communicate()
+        full = os.open("/dev/full", os.O_WRONLY)
+        process = await asyncio.create_subprocess_exec(
+            *PROGRAM, "store", received.peer, str(file), stdout=full, stderr=subprocess.PIPE
+        )
+        os.close(full)
+        _, errors = await process.communicate()
     assert process.returncode == 40
     assert errors.decode() == "error: the output cannot be written: No space left on device\n"
 
@@ -360,15 +363,24 @@ async def test_a_bar_on_a_terminal_that_goes_away(tmp_path: Path) -> None:
     assert text.rstrip().endswith("\x1b[2K")  # the line was wiped
 
 
+class Waiting(StringIO):
+    """A stream that says when a line was printed to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed = asyncio.Event()
+
+    def flush(self) -> None:
+        self.printed.set()
+
+
 async def test_lines_where_there_is_no_terminal() -> None:
-    stream, tally = StringIO(), Tally()
+    stream, tally = Waiting(), Tally()
     async with asyncio.timeout(SECONDS_FOR_A_LINE), shown(tally, display=Lines(stream, interval=0)):
-        while "\n" not in stream.getvalue():
-            await asyncio.sleep(0)
+        await stream.printed.wait()
+        stream.printed.clear()
         tally.files, tally.size, tally.done, tally.bytes_done = 1200, 5_000_000, 600, 2_500_000
-        seen = len(stream.getvalue())
-        while "\n" not in stream.getvalue()[seen:]:
-            await asyncio.sleep(0)
+        await stream.printed.wait()
     first, *_, last = stream.getvalue().splitlines()
     assert first.startswith("looking at the files, after ")
     assert last.startswith("600 of 1,200 files, 2.5 MB of 5.0 MB, after ")

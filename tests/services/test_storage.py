@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import zlib
 from pathlib import Path
 
@@ -101,9 +100,8 @@ async def test_a_uid_that_leads_elsewhere_is_refused(tmp_path: Path, uid: bytes)
         (EXPLICIT_VR_LITTLE_ENDIAN, encoded(b"1.2.3")),
         (IMPLICIT_VR_LITTLE_ENDIAN, b""),
         (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, b"\xff" * 100),
-        (IMPLICIT_VR_LITTLE_ENDIAN, b"\x08\0\x05\0" + b"\xff" * 4 + b"garbage"),
     ],
-    ids=["another syntax", "nothing", "not deflated", "garbage"],
+    ids=["another syntax", "nothing", "not deflated"],
 )
 async def test_what_is_no_data_set_is_refused(tmp_path: Path, syntax: str, data: bytes) -> None:
     [(status, comment)] = await store(tmp_path, EncodedInstance(CT, UID, syntax, data))
@@ -132,5 +130,5 @@ def test_a_bomb_is_inflated_only_at_its_beginning(tmp_path: Path) -> None:
     bomb = deflater.compress(b"\x08\0\x60\0CS\x02\0CT" + long) + deflater.flush()
     path = tmp_path / "bomb"
     path.write_bytes(file_meta(CT, UID, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN) + bomb)
-    assert len(bomb) < os.stat(path).st_size < 100_000
+    assert len(bomb) < path.stat().st_size < 100_000
     assert name_by_study(path) == f"no-study/no-series/{UID}.dcm"
