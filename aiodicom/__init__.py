@@ -39,6 +39,7 @@ from aiodicom.outgoing import EncodedInstance
 from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.planning import Plan, contexts_for, default_contexts, find_files, plan_associations
 from aiodicom.server import Listener, Server
+from aiodicom.services.storage import save_by_study
 from aiodicom.terms import Peer, Terms, Timeouts
 from aiodicom.upper_layer.items import IdentityType, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
@@ -95,5 +96,6 @@ __all__ = [
     "find_files",
     "open_instance",
     "plan_associations",
+    "save_by_study",
     "storage_service",
 ]

@@ -39,6 +39,7 @@ from aiodicom.errors import (
     AssociationError,
     AssociationReleased,
     DimseError,
+    LocalProtocolError,
     NoAcceptedContext,
     OperationTimeout,
     ProtocolError,
@@ -159,7 +160,8 @@ class Association:
         connection.receiver = self
         for observer in observers:
             observer.association_opened(self)
-        self._watch = self._loop.call_later(timeouts.stall, self._watch_peer)
+        self._watch_period = min(timeouts.stall, timeouts.idle or math.inf)
+        self._watch = self._loop.call_later(self._watch_period, self._watch_peer)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -489,12 +491,13 @@ class Association:
     def _deliver(self, received: ReceivedResponse) -> None:
         message_id = received.response.message_id_being_responded_to
         responses = self._outstanding[message_id]
-        if received.response.status.category is not Category.PENDING:
-            self._forget(message_id)
-            self._quiet_since = self._loop.time()
-        elif not isinstance(responses.request, _MAY_BE_PENDING):
+        is_pending = received.response.status.category is Category.PENDING
+        if is_pending and not isinstance(responses.request, _MAY_BE_PENDING):
             raise RemoteProtocolError(f"a {type(received.response).__name__} with a status of Pending", source=0)
         responses.deliver(received)
+        if not is_pending:
+            self._forget(message_id)
+            self._quiet_since = self._loop.time()
 
     # Requests of the peer.
 
@@ -547,8 +550,8 @@ class Association:
                 await operation.data_set.wait_complete()
             response = respond(operation.command, status, **({"error_comment": comment} if comment else {}))
             await self._send(operation.context.context_id, response)
-        except (AssociationError, OperationTimeout):
-            return  # the association is over, and has said so
+        except (AssociationError, OperationTimeout, LocalProtocolError):
+            return  # the association is over, or we are releasing it
         finally:
             self._answering.discard(operation)
 
@@ -557,6 +560,8 @@ class Association:
         try:
             status = await self._dispatch(operation)
         except DimseError as error:
+            if isinstance(error.__cause__, OSError):
+                self._tell_failed(operation, error.__cause__)  # a full disk is nothing to keep to oneself
             return error.status, error.comment
         except asyncio.CancelledError:
             if self._error is not None:
@@ -568,11 +573,15 @@ class Association:
                 return CANCEL, ""
             return PROCESSING_FAILURE, "The handler was cancelled"
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
-            if self._error is None:
-                for observer in self._observers:
-                    observer.operation_failed(self, operation, error)
+            if not (self._peer_releases and isinstance(error, AssociationReleased)):
+                self._tell_failed(operation, error)
             return PROCESSING_FAILURE, f"{type(error).__name__} in the handler"
         return (SUCCESS if status is None else int(status)), ""
+
+    def _tell_failed(self, operation: Operation, error: Exception) -> None:
+        if self._error is None:
+            for observer in self._observers:
+                observer.operation_failed(self, operation, error)
 
     def _cancel(self, message_id: int) -> None:
         """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
@@ -649,7 +658,7 @@ class Association:
         if since + limit <= now:
             self._abort(f"{words} for {limit:g} s", source=2)
         else:
-            self._watch_again(min(since + limit, due, now + self._timeouts.stall))
+            self._watch_again(min(since + limit, due, now + self._watch_period))
 
     def _watch_again(self, when: float) -> None:
         self._watch.cancel()

@@ -97,7 +97,7 @@ class Dispatcher:
         """Run the handler of an operation and return its status; None is Success."""
         handler = self._handlers[type(operation.command), operation.context.abstract_syntax]
         status = None if handler is None else await handler(operation)
-        return status if isinstance(status, int) else None
+        return status if isinstance(status, int) and not isinstance(status, bool) else None
 
 
 def _sop_class(command: Request) -> str | None:

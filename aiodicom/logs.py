@@ -54,4 +54,5 @@ class LoggingObserver(Observer):
         """ERROR: what kind of exception, and where it was raised."""
         frames = extract_tb(error.__traceback__)
         where = ", ".join(f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames[-3:])
-        _dimse_log.error("%r of %s failed: %s at %s", operation, association.peer, type(error).__name__, where)
+        what = f"{type(error).__name__} ({error.strerror})" if isinstance(error, OSError) else type(error).__name__
+        _dimse_log.error("%r of %s failed: %s at %s", operation, association.peer, what, where)

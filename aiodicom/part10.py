@@ -454,22 +454,22 @@ class _Walk:
 
     def _over_explicit(self, pos: int) -> int:
         """Pass over elements of defined length; return the offset of the first other one, or of the end."""
-        vr_and_length, long_length = self._vr_and_length, self._long_length
+        vr_and_length, long_length, short_vrs = self._vr_and_length, self._long_length, SHORT_VRS
         last = count = 0
         while pos < self._end:
             behind = self._look(pos)
             buffer, at = self._buffer, pos - self._base
             while at < behind:
                 vr, length = vr_and_length(buffer, at)
-                if vr in SHORT_VRS:
-                    header = 8
+                if vr in short_vrs:
+                    last = at
+                    at += 8 + length
                 elif vr in LONG_VRS and (length := long_length(buffer, at + 8)[0]) != UNDEFINED:
-                    header = 12
+                    last = at
+                    at += 12 + length
                 else:
                     self._elements += count
                     return self._base + at
-                last = at
-                at += header + length
                 count += 1
             pos = self._base + at
             if pos > self._end:

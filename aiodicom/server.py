@@ -41,7 +41,6 @@ from aiodicom.upper_layer.items import (
 from aiodicom.upper_layer.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, valid_ae_title
 from aiodicom.upper_layer.presentation import SupportedSyntax, negotiate
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
-from aiodicom.upper_layer.state_machine import State
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from aiodicom.workers import Workers
 
@@ -355,6 +354,7 @@ class _Acceptor:
         self._association: Association | None = None
         self._decision: asyncio.Task[None] | None = None
         self._peer: Peer | None = None
+        self._is_told = False
         connection.receiver = self
 
     async def finish(self, timeout: float) -> None:
@@ -393,8 +393,8 @@ class _Acceptor:
     def connection_closed(self) -> None:
         if self._decision is not None:
             self._decision.cancel()
-        if not self._server.is_stopping and self._connection.upper_layer.state is State.STA1:
-            self._not_established(AssociationAborted(None, 0, "before it was requested"))
+        fault = self._connection.upper_layer.protocol_error
+        self._not_established(fault or AssociationAborted(None, 0, "before it was requested"))
 
     def _decide(self, request: AAssociateRQ, peer: Peer) -> None:
         try:
@@ -465,6 +465,10 @@ class _Acceptor:
         )
 
     def _not_established(self, error: Exception) -> None:
+        """Tell the observers why there is no association; once, and not of those that the server's own stop ended."""
+        if self._is_told or (self._server.is_stopping and not isinstance(error, AssociationRejected)):
+            return
+        self._is_told = True
         for observer in self._server.observers:
             observer.association_refused(self._peer, error)
 

@@ -93,6 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._socket: socket.socket | None = None
         self._artim: asyncio.TimerHandle | None = None
         self._artim_starts = 0
+        self._ended = False  # nothing more can be written
         self._discarded = 0
         self._holds = 0
         # Events only while somebody may wait for them: an idle connection has none.
@@ -141,7 +142,7 @@ class Connection(asyncio.BufferedProtocol):
             self._resumed = None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.is_closed = True
+        self.is_closed = self._ended = True
         self.resume_writing()
         if self._gone is not None:
             self._gone.set()
@@ -159,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Do what the upper layer asks for; to be called after every request made of it."""
         upper_layer = self.upper_layer
-        if (out := upper_layer.data_to_send()) and self._transport is not None and not self.is_closed:
+        if (out := upper_layer.data_to_send()) and self._transport is not None and not self._ended:
             length = sum(map(len, out))
             self.bytes_sent += length
             if length <= JOINED_WRITE:
@@ -254,6 +255,7 @@ class Connection(asyncio.BufferedProtocol):
         if waits_for_close and self._transport is not None:
             # Nothing follows our last PDU. To say so lets the peer close first; to close first ourselves, with bytes of
             # the peer unread, would send a reset that may swallow that PDU (PS3.8 §9.1.1).
+            self._ended = True
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             self._transport.resume_reading()

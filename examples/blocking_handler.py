@@ -9,6 +9,7 @@ server = aiodicom.Server("ARCHIVE", port=11112)
 
 @server.on_c_store
 def describe(operation: aiodicom.BlockingOperation) -> int:
+    """Look into the data set; without an image, refuse it."""
     dataset = operation.dataset()
     if "PixelData" not in dataset:
         return 0xA900  # Error: Data Set does not match SOP Class (PS3.4 §B.2.3)

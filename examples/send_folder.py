@@ -7,6 +7,7 @@ import aiodicom
 
 
 async def send(host: str, port: int, folder: str) -> None:
+    """Send what can be sent, and say what cannot."""
     files, broken = await asyncio.to_thread(aiodicom.find_files, [folder])
     for error in broken:
         print(f"not sent: {error}")

@@ -93,7 +93,10 @@ def ct_instance(number: int = 1, size: int = 200) -> EncodedInstance:
 
 @asynccontextmanager
 async def serving(
-    store: Handler | None = None, *, services: Iterable[Any] = (), **options: Any
+    store: Handler | None = None,
+    *,
+    services: Iterable[Any] = (),
+    **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Server]:
     """A server on a free port of 127.0.0.1 that keeps silent; `store` is its handler of C-STORE."""
     options = {"port": 0, "stop_timeout": 0, "observers": (), **options}
@@ -104,7 +107,7 @@ async def serving(
         yield server
 
 
-def connect(server: Server, **options: Any) -> AssociationRequest:
+def connect(server: Server, **options: Any) -> AssociationRequest:  # noqa: ANN401
     """Ask a server for an association with Verification and CT Image Storage."""
     contexts = (
         ProposedContext(VERIFICATION),
@@ -121,6 +124,13 @@ async def assert_alive(server: Server) -> None:
     """Prove that the server serves others."""
     async with connect(server) as association:
         assert (await association.c_echo()).status == 0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop turn until a condition that nobody announces is true."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - it looks on from outside, where there is no event to wait for
+            await asyncio.sleep(0)
 
 
 class Recorder(Observer):
@@ -149,21 +159,21 @@ class Recorder(Observer):
         self.associations.append(association)
         self._note("opened")
 
-    def association_closed(self, association: Association, error: AssociationError) -> None:
+    def association_closed(self, _association: Association, error: AssociationError) -> None:
         self.closed.append(error)
         self._note(f"closed {type(error).__name__}")
 
-    def association_refused(self, peer: Peer | None, error: Exception) -> None:
+    def association_refused(self, _peer: Peer | None, error: Exception) -> None:
         self.refused.append(error)
         self._note(f"refused {type(error).__name__}")
 
-    def message_sent(self, association: Association, command: Command) -> None:
+    def message_sent(self, _association: Association, command: Command) -> None:
         self._note(f"sent {type(command).__name__}")
 
-    def message_received(self, association: Association, command: Command) -> None:
+    def message_received(self, _association: Association, command: Command) -> None:
         self._note(f"received {type(command).__name__}")
 
-    def operation_failed(self, association: Association, operation: Operation, error: Exception) -> None:
+    def operation_failed(self, _association: Association, _operation: Operation, error: Exception) -> None:
         self.failed.append(error)
         self._note(f"failed {type(error).__name__}")
 
@@ -232,7 +242,7 @@ async def raw_connection(server: Server, port: int | None = None) -> AsyncIterat
 
 
 @asynccontextmanager
-async def raw_association(server: Server, **options: Any) -> AsyncIterator[RawPeer]:
+async def raw_association(server: Server, **options: Any) -> AsyncIterator[RawPeer]:  # noqa: ANN401
     """A bare connection on which an association is established."""
     async with raw_connection(server) as peer:
         peer.send(request_pdu(**options))
@@ -279,7 +289,7 @@ async def raw_server(script: Callable[[RawPeer], Any]) -> AsyncIterator[RawServe
         raise scripted.failure
 
 
-def reach(peer: RawServer, **options: Any) -> AssociationRequest:
+def reach(peer: RawServer, **options: Any) -> AssociationRequest:  # noqa: ANN401
     """Ask a hostile acceptor for an association."""
     return associate(
         "127.0.0.1",
@@ -351,7 +361,12 @@ def echo_pdu(message_id: int = 1) -> bytes:
 
 
 def store_pdu(
-    message_id: int = 1, number: int = 1, *, uid: str | None = None, context_id: int = CT_CONTEXT, has_data_set: bool = True
+    message_id: int = 1,
+    number: int = 1,
+    *,
+    uid: str | None = None,
+    context_id: int = CT_CONTEXT,
+    has_data_set: bool = True,
 ) -> bytes:
     """A C-STORE-RQ, without its data set."""
     request = CStoreRQ(

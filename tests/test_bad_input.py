@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,17 @@ from tests.loopback import (
     request_pdu,
     serving,
     store_pdu,
+    until,
 )
 
 
 async def take(operation: Operation) -> None:
     await operation.read()
+
+
+def files(folder: Path) -> list[str]:
+    """The names of what is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 async def probe(association: Association) -> None:
@@ -50,7 +57,9 @@ async def probe(association: Association) -> None:
 
 
 def request_with(*contexts: tuple[int, str]) -> bytes:
-    return request_pdu(contexts=tuple(PresentationContextRQ(n, uid, (IMPLICIT_VR_LITTLE_ENDIAN,)) for n, uid in contexts))
+    return request_pdu(
+        contexts=tuple(PresentationContextRQ(n, uid, (IMPLICIT_VR_LITTLE_ENDIAN,)) for n, uid in contexts)
+    )
 
 
 def echo_command() -> bytes:
@@ -112,9 +121,23 @@ AFTER = {
     "data of another context": (store_pdu() + fragment_pdu(b"12", context_id=ECHO_CONTEXT), (2, 5)),
     "command in a command": (data_pdu(PDV(CT_CONTEXT, True, False, b"12")) + echo_pdu(), (2, 5)),
     "malformed command": (data_pdu(PDV(ECHO_CONTEXT, True, True, b"\0\0\0\0\xfe\xff\xff\xff")), (0, 0)),
-    "command without an ID": (data_pdu(PDV(ECHO_CONTEXT, True, True, echo_command().replace(b"\x10\x01\x02", b"\x11\x01\x02"))), (0, 0)),
-    "response to nothing": (data_pdu(PDV(ECHO_CONTEXT, True, True, bytes.fromhex(
-        "0000 0001 02000000 3080 0000 2001 02000000 0100 0000 0008 02000000 0101 0000 0009 02000000 0000"))), (0, 0)),
+    "command without an ID": (
+        data_pdu(PDV(ECHO_CONTEXT, True, True, echo_command().replace(b"\x10\x01\x02", b"\x11\x01\x02"))),
+        (0, 0),
+    ),
+    "response to nothing": (
+        data_pdu(
+            PDV(
+                ECHO_CONTEXT,
+                True,
+                True,
+                bytes.fromhex(
+                    "0000 0001 02000000 3080 0000 2001 02000000 0100 0000 0008 02000000 0101 0000 0009 02000000 0000"
+                ),
+            )
+        ),
+        (0, 0),
+    ),
 }
 
 
@@ -131,7 +154,7 @@ async def test_on_an_association(data: bytes, words: tuple[int, int], tmp_path: 
         await probe(other)
         assert await peer.rest() == b""
         await probe(other)
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 async def test_many_of_them_do_not_lock_out_others() -> None:
@@ -182,11 +205,11 @@ async def test_artim_is_not_started_again_by_bytes() -> None:
     ids=["in a PDU", "in a header", "before the data set", "in the data set", "in the command"],
 )
 async def test_a_stall_inside_a_message_is_aborted(data: bytes) -> None:
-    async with serving(take, timeouts=Timeouts(stall=SHORT, idle=None)) as server:
-        async with connect(server) as other, raw_association(server) as peer:
-            peer.send(data)
-            assert await peer.pdu() == abort_pdu(2, 0)
-            await probe(other)
+    timeouts = Timeouts(stall=SHORT, idle=None)
+    async with serving(take, timeouts=timeouts) as server, connect(server) as other, raw_association(server) as peer:
+        peer.send(data)
+        assert await peer.pdu() == abort_pdu(2, 0)
+        await probe(other)
 
 
 async def test_an_idle_association_is_aborted() -> None:
@@ -196,19 +219,21 @@ async def test_an_idle_association_is_aborted() -> None:
 
 async def test_an_association_is_not_idle_while_its_operation_runs() -> None:
     go = asyncio.Event()
-    recorder = Recorder()
 
     async def slow(operation: Operation) -> None:
         await operation.read()
         await go.wait()
 
     timeouts = Timeouts(idle=SHORT, stall=SHORT)
-    async with serving(slow, timeouts=timeouts, observers=(recorder,)) as server:
-        async with raw_association(server) as busy, raw_association(server) as idle:
-            busy.send(store_pdu(), fragment_pdu(data_set()))
-            assert await idle.pdu() == abort_pdu(2, 0)
-            go.set()
-            assert (await busy.response()).status == 0
+    async with (
+        serving(slow, timeouts=timeouts) as server,
+        raw_association(server) as busy,
+        raw_association(server) as idle,
+    ):
+        busy.send(store_pdu(), fragment_pdu(data_set()))
+        assert await idle.pdu() == abort_pdu(2, 0)
+        go.set()
+        assert (await busy.response()).status == 0
 
 
 async def test_a_peer_that_never_reads_is_aborted() -> None:
@@ -251,7 +276,7 @@ CONVERSATION = (
 BORDERS = [sum(map(len, CONVERSATION[:count])) for count in range(len(CONVERSATION) + 1)]
 CUTS = sorted({
     *BORDERS[:-1],
-    *(place for start, end in zip(BORDERS, BORDERS[1:], strict=False)
+    *(place for start, end in pairwise(BORDERS)
       for place in (start + 1, start + 5, start + 6, start + 11, start + 12, (start + end) // 2, end - 1)),
 })  # fmt: skip
 
@@ -275,11 +300,11 @@ async def test_a_conversation_cut_anywhere_leaves_nothing(how: str, tmp_path: Pa
                     await peer.rest()
             await _only_one_is_left(server)
             await probe(other)
-            assert list(tmp_path.iterdir()) == [], place
+            assert files(tmp_path) == [], place
         async with raw_connection(server) as peer:
             await _say(peer, whole, len(whole))
             assert (await peer.response()).status == 0
-        assert [path.name for path in tmp_path.iterdir()] == [f"{instance_uid(1)}.dcm"]
+        assert files(tmp_path) == [f"{instance_uid(1)}.dcm"]
 
 
 async def _say(peer: RawPeer, whole: bytes, place: int) -> None:
@@ -293,8 +318,7 @@ async def _say(peer: RawPeer, whole: bytes, place: int) -> None:
 
 async def _only_one_is_left(server: Server) -> None:
     async with asyncio.timeout(5):
-        while len(server._acceptors) > 1:
-            await asyncio.sleep(0)
+        await until(lambda: not (len(server._acceptors) > 1))
 
 
 async def test_a_release_in_the_middle_of_a_store_keeps_nothing(tmp_path: Path) -> None:
@@ -306,4 +330,4 @@ async def test_a_release_in_the_middle_of_a_store_keeps_nothing(tmp_path: Path) 
         assert await peer.pdu() == RELEASE_RP
         assert await peer.rest() == b""
         await probe(other)
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []

@@ -51,6 +51,7 @@ from tests.loopback import (
     reach,
     reject_pdu,
     store_pdu,
+    until,
 )
 
 ACCEPTED = PresentationContextAC(ECHO_CONTEXT, 0, EXPLICIT_VR_LITTLE_ENDIAN)
@@ -304,7 +305,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_host_that_has_no_address() -> None:
-    with pytest.raises(ConnectionFailed, match="nothing.invalid"):
+    with pytest.raises(ConnectionFailed, match=r"nothing.invalid"):
         await associate("nothing.invalid", 104, observers=())
 
 
@@ -400,8 +401,7 @@ async def test_a_request_to_who_performs_nothing_is_unrecognized() -> None:
 
     answered = asyncio.Event()
     async with raw_server(script) as scp, reach(scp) as association:
-        while not association.bytes_received > len(accept_pdu()):
-            await asyncio.sleep(0)
+        await until(lambda: association.bytes_received > len(accept_pdu()))
     assert answered.is_set()
 
 

@@ -42,13 +42,14 @@ from tests.loopback import (
     raw_association,
     serving,
     store_pdu,
+    until,
 )
 
 # More than an association buffers: a handler that takes none of it holds the peer back.
 LARGE = 4 * 1024 * 1024
 
 
-async def status_of_store(handler: Any, **options: Any) -> tuple[Status, str | None]:
+async def status_of_store(handler: Any, **options: Any) -> tuple[Status, str | None]:  # noqa: ANN401
     """Store with that handler, then prove that the association lives."""
     async with serving(handler, **options) as server, connect(server) as association:
         response = await association.c_store(ct_instance())
@@ -236,8 +237,7 @@ async def test_a_slow_handler_holds_the_peer_back_and_its_memory_is_bounded() ->
         storing = asyncio.create_task(association.c_store(ct_instance(1, 8 * LARGE)))
         await recorder.until(lambda: "received CStoreRQ" in recorder.calls)
         connection = recorder.associations[0]._connection
-        while not connection.is_held:
-            await asyncio.sleep(0)
+        await until(lambda: connection.is_held)
         go.set()
         assert (await storing).status == 0
     assert buffered[0] < 2 * 1024 * 1024
@@ -369,4 +369,3 @@ async def test_what_is_offered_says_so_in_its_roles() -> None:
 
 async def _take_nothing(_operation: Operation) -> None:
     """A handler that leaves the data set."""
-

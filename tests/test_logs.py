@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pytest
 
@@ -62,14 +61,15 @@ async def test_a_rejection_is_told_with_its_reason(log: pytest.LogCaptureFixture
     ours, theirs = lines(log, logging.WARNING)
     for line in (ours, theirs):
         assert "called AE title not recognized" in line
-    assert "'SCU'@127.0.0.1" in "".join((ours, theirs))
+    assert "'SCU'@127.0.0.1" in ours + theirs
 
 
 async def test_http_on_our_port_is_told_in_one_line(log: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
-    async with serving(observers=(LoggingObserver(), recorder)) as server, raw_connection(server) as peer:
-        peer.send(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n")
-        await peer.rest()
+    async with serving(observers=(LoggingObserver(), recorder)) as server:
+        async with raw_connection(server) as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n")
+            await peer.rest()
         await recorder.until(lambda: recorder.refused)
     (line,) = lines(log, logging.WARNING)
     assert "the peer does not speak DICOM here" in line
@@ -89,7 +89,7 @@ async def test_a_hostile_ae_title_cannot_forge_a_line(log: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("error", [ValueError, DimseError])
 async def test_nothing_of_patients_and_passcodes_is_logged(
-    log: pytest.LogCaptureFixture, tmp_path: Path, error: type[Exception]
+    log: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
     async def keep(operation: Operation) -> None:
         dataset = await operation.dataset()

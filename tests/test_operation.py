@@ -41,7 +41,7 @@ from tests.loopback import (
 LARGE = 5 * 1024 * 1024 + 7
 
 
-async def store(handler: Any, size: int = 200, **options: Any) -> int:
+async def store(handler: Any, size: int = 200, **options: Any) -> int:  # noqa: ANN401
     """Store one instance with that handler; return the status."""
     async with serving(handler, **options) as server, connect(server) as association:
         status = (await association.c_store(ct_instance(1, size))).status
@@ -87,7 +87,9 @@ async def test_the_stream_does_not_wait_for_the_end() -> None:
         assert (await peer.response()).status == 0
 
 
-@pytest.mark.parametrize(("limit", "status"), [(None, 0), (len(data_set()), 0), (len(data_set()) - 1, 0xA700), (0, 0xA700)])
+@pytest.mark.parametrize(
+    ("limit", "status"), [(None, 0), (len(data_set()), 0), (len(data_set()) - 1, 0xA700), (0, 0xA700)]
+)
 async def test_read_takes_no_more_than_its_limit(limit: int | None, status: int) -> None:
     kept: list[bytes] = []
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
 
 from aiodicom import (
     EncodedInstance,
@@ -53,11 +54,11 @@ def a_dataset(syntax: str | None = EXPLICIT_VR_LITTLE_ENDIAN) -> Dataset:
     dataset["PixelData"].VR = "OW"
     if syntax is not None:
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return dataset
 
 
-async def stored(instance: Any, accepts: str, *, proposes: str | None = None, **options: Any) -> tuple[str, bytes]:
+async def stored(instance: Any, accepts: str, *, proposes: str | None = None, **options: Any) -> tuple[str, bytes]:  # noqa: ANN401
     """The transfer syntax and the data set that arrive where one transfer syntax is accepted."""
     kept: list[tuple[str, bytes]] = []
 
@@ -131,7 +132,7 @@ async def test_a_dataset_that_was_read_needs_no_file_meta(syntax: str | None) ->
     del dataset.file_meta
     if syntax is not None:
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
     assert await stored(dataset, IMPLICIT_VR_LITTLE_ENDIAN) == (IMPLICIT_VR_LITTLE_ENDIAN, data_set())
 
 

@@ -96,9 +96,7 @@ async def test_the_rejection() -> None:
     assert finished.errors.startswith(shown.removesuffix(ELLIPSIS))
 
 
-async def test_the_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     port = free_port()
     sender, receiver = python("contexts_for"), python("on_c_store")

@@ -48,10 +48,11 @@ from tests.loopback import (
     request_pdu,
     serving,
     store_pdu,
+    until,
 )
 
 
-async def answer_to(server: Server, **request: Any) -> AAssociateAC:
+async def answer_to(server: Server, **request: Any) -> AAssociateAC:  # noqa: ANN401
     """The A-ASSOCIATE-AC to such a request."""
     async with raw_connection(server) as peer:
         peer.send(request_pdu(**request))
@@ -60,7 +61,7 @@ async def answer_to(server: Server, **request: Any) -> AAssociateAC:
         return answer
 
 
-async def rejected(server: Server, **options: Any) -> tuple[int, int, int]:
+async def rejected(server: Server, **options: Any) -> tuple[int, int, int]:  # noqa: ANN401
     """Result, source and reason of the rejection of such a request."""
     with pytest.raises(AssociationRejected) as caught:
         await connect(server, **options)
@@ -99,7 +100,9 @@ async def test_only_known_calling_ae_titles() -> None:
         await assert_alive(server)
 
 
-@pytest.mark.parametrize("title", [b"EVIL\r\nERROR x", b"BACK\\SLASHES...", b"               ", b"\xc4\xd6\xdc            "])
+@pytest.mark.parametrize(
+    "title", [b"EVIL\r\nERROR x", b"BACK\\SLASHES...", b"               ", b"\xc4\xd6\xdc            "]
+)
 async def test_a_calling_ae_title_that_is_none(title: bytes) -> None:
     async with serving() as server, raw_connection(server) as peer:
         peer.send(request_pdu(calling="X" * len(title)).replace(b"X" * len(title), title))
@@ -113,8 +116,7 @@ async def test_one_association_too_many() -> None:
             async with raw_connection(server), raw_connection(server) as peer:  # who is silent does not count
                 peer.send(request_pdu())
                 assert await peer.pdu() == reject_pdu(2, 3, 2)
-        while server.associations:
-            await asyncio.sleep(0)
+        await until(lambda: not server.associations)
         await assert_alive(server)
 
 
@@ -125,8 +127,7 @@ async def test_one_connection_too_many() -> None:
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                     await third.reader.readexactly(1)
             assert (await association.c_echo()).status == 0
-        while server._acceptors:
-            await asyncio.sleep(0)
+        await until(lambda: not server._acceptors)
         await assert_alive(server)
 
 
@@ -309,7 +310,7 @@ async def test_what_is_added_later_is_offered_to_the_next() -> None:
 async def test_it_lists_its_associations() -> None:
     runs, may_end, handler = hold()
     async with serving(handler) as server:
-        assert server.associations == ()
+        assert not server.associations
         async with connect(server) as association:
             storing = asyncio.create_task(association.c_store(ct_instance()))
             await runs.wait()
@@ -324,8 +325,7 @@ async def test_it_lists_its_associations() -> None:
             may_end.set()
             await storing
             assert listed.operations == ()
-        while server.associations:
-            await asyncio.sleep(0)
+        await until(lambda: not server.associations)
 
 
 async def test_the_hooks_are_called_in_order() -> None:
@@ -356,10 +356,10 @@ async def rejected_calls(server: Server) -> list[str]:
 
 async def test_the_hooks_of_pdus_see_every_pdu() -> None:
     class Trace(Recorder):
-        def pdu_sent(self, connection: object, pdu: object) -> None:
+        def pdu_sent(self, _connection: object, pdu: object) -> None:
             self.calls.append(f"> {type(pdu).__name__}")
 
-        def pdu_received(self, connection: object, pdu: object) -> None:
+        def pdu_received(self, _connection: object, pdu: object) -> None:
             self.calls.append(f"< {type(pdu).__name__}")
 
     trace = Trace()
@@ -428,10 +428,12 @@ async def test_an_address_that_is_taken() -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this system cannot share a port")
 async def test_a_port_that_is_shared() -> None:
-    async with serving(listeners=[Listener(port=0, reuse_port=True)]) as first:
-        async with serving(listeners=[Listener(port=first.port, reuse_port=True)]) as second:
-            for _ in range(8):
-                await assert_alive(second)
+    async with (
+        serving(listeners=[Listener(port=0, reuse_port=True)]) as first,
+        serving(listeners=[Listener(port=first.port, reuse_port=True)]) as second,
+    ):
+        for _ in range(8):
+            await assert_alive(second)
 
 
 async def test_it_is_started_once_and_stopped_as_often_as_you_like() -> None:
@@ -458,8 +460,7 @@ async def test_stopping_lets_operations_end_and_refuses_new_associations() -> No
         storing = asyncio.create_task(association.c_store(ct_instance()))
         await runs.wait()
         stopping = asyncio.create_task(server.stop())
-        while not server.is_stopping:
-            await asyncio.sleep(0)
+        await until(lambda: server.is_stopping)
         assert await rejected(server) == (2, 3, 1)
         assert not stopping.done()
         may_end.set()
@@ -541,8 +542,7 @@ async def test_serve_forever_starts_and_can_be_cancelled() -> None:
             await server.serve_forever()
 
     task = asyncio.create_task(serve())
-    while not server.addresses:
-        await asyncio.sleep(0)
+    await until(lambda: server.addresses)
     await assert_alive(server)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -553,8 +553,7 @@ async def test_serve_forever_starts_and_can_be_cancelled() -> None:
 async def test_serve_forever_alone_starts_it() -> None:
     server = Server(port=0, observers=())
     task = asyncio.create_task(server.serve_forever())
-    while not server.addresses:
-        await asyncio.sleep(0)
+    await until(lambda: server.addresses)
     await assert_alive(server)
     await server.stop()
     await task

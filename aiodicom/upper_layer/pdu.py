@@ -7,6 +7,7 @@ Annex E allows (a message may be cut into fragments anywhere), so that memory do
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
@@ -341,6 +342,13 @@ def _decode_ae_title(data: bytes) -> str:
 
 
 def _encode_associate(pdu: AAssociateRQ | AAssociateAC) -> bytes:
+    try:
+        return _encode_associate_fields(pdu)
+    except (struct.error, ValueError) as error:
+        raise LocalProtocolError(f"{type(pdu).__name__} has a number that does not fit its field: {error}") from error
+
+
+def _encode_associate_fields(pdu: AAssociateRQ | AAssociateAC) -> bytes:
     fixed = _ASSOCIATE.pack(
         pdu.protocol_version,
         0,

@@ -75,6 +75,7 @@ class UpperLayer:
         state: PS3.8 Tables 9-1 to 9-5.
         artim_running: whether the ARTIM timer is to run.
         artim_starts: how often it was started: a change means that it starts anew.
+        protocol_error: what the peer did wrong. Before there is an association it is not indicated (AA-1), only kept here.
         must_close: whether the transport connection is to be closed.
         trace: called with each PDU, or part of a P-DATA-TF, that is sent (True) or was received (False).
     """
@@ -84,6 +85,7 @@ class UpperLayer:
         self.artim_running = False
         self.artim_starts = 0
         self.must_close = False
+        self.protocol_error: ProtocolError | None = None
         self.trace: Callable[[bool, ControlPDU | PDV], None] | None = None
         self._is_requestor = False
         self._has_aborted = False
@@ -237,6 +239,7 @@ class UpperLayer:
     ) -> None:
         """Perform one cell of the table."""
         action = action or self._action(event)
+        self.protocol_error = error or self.protocol_error
         for effect in action.effects:
             match effect:
                 case Effect.SEND:

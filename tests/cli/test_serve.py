@@ -148,7 +148,7 @@ async def test_a_signal_lets_what_is_being_received_end(tmp_path: Path, signal_n
 
 
 async def until_received(peer: RawPeer, server: Serving) -> None:
-    """Wait until the server has begun to perform what was sent: a second operation, which fails, is answered."""
+    """Wait until the server has read what was sent: it has answered somebody who came later."""
     other = await run("echo", "-q", f"127.0.0.1:{server.port}")
     assert other.exit_code == 0
     assert not peer.reader.at_eof()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -82,17 +83,17 @@ def large_instance(path: Path) -> InstanceFile:
 def deflated_without_padding(path: Path) -> InstanceFile:
     """An instance of 1.5 MB, deflated to an odd number of bytes, which its file does not pad as PS3.5 §A.5 has it."""
     uid = "1.2.3.99"
-    noise = Random(0)  # does not deflate
-    while True:
-        value = noise.randbytes(1_500_000)
+    seven_bits = bytes(code & 0x7F for code in range(256))  # noise of less than 8 bits deflates a little
+    for seed in count():
+        value = Random(seed).randbytes(1_500_000).translate(seven_bits)
         data_set = (
             sop_common(MULTI_FRAME_GRAYSCALE_WORD, uid)
-            + bytes.fromhex("08001010 4f420000")
-            + len(value).to_bytes(4, "little")
-            + value
+            + bytes.fromhex("09001000 4c4f0400")
+            + b"TEST"
+            + bytes.fromhex("09001010 4f420000")
         )
-        stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        deflated = stream.compress(data_set) + stream.flush()
+        stream = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS)
+        deflated = stream.compress(data_set + len(value).to_bytes(4, "little") + value) + stream.flush()
         if len(deflated) % 2:
             break
     path.write_bytes(file_meta(MULTI_FRAME_GRAYSCALE_WORD, uid, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN) + deflated)

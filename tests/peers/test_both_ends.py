@@ -121,7 +121,7 @@ async def test_without_a_window_operations_follow_each_other() -> None:
 
 
 async def send_and_compare(instances: list[InstanceFile], folder: Path) -> None:
-    """Store the instances on as many associations as they need; compare what is kept, byte for byte."""
+    """Store the instances on as many associations as they need; then compare what is kept."""
     async with keep_in(folder, Server("ARCHIVE", port=0, observers=())) as server:
         for plan in plan_associations(instances):
             async with associate(
@@ -131,6 +131,11 @@ async def send_and_compare(instances: list[InstanceFile], folder: Path) -> None:
                 for instance in plan.files:
                     response = await association.c_store(instance.path)
                     assert response.status.category is Category.SUCCESS, (instance.path.name, response)
+    check_all(instances, folder)
+
+
+def check_all(instances: list[InstanceFile], folder: Path) -> None:
+    """Assert that the folder holds the instances, byte for byte; and remove them."""
     kept = take_all(folder.iterdir())
     for instance in instances:
         file = kept[instance.sop_instance_uid]

@@ -184,7 +184,7 @@ def test_a_fragment_alone_is_the_same_as_a_pdu_of_one(is_command: bool, is_last:
 
 
 @given(control_pdus)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 def test_a_control_pdu_survives_a_round_trip(original: ControlPDU) -> None:
     assert read(original.encode()) == [original]
 
