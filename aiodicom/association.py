@@ -401,10 +401,11 @@ class Association:
         iterator = aiter(chunks)
         try:
             async for chunk in iterator:
-                if held and chunk:
-                    await self._write([*batch, *fragment(context_id, held, length, is_last=False)])
-                    batch = []
-                held = chunk or held
+                # An odd byte waits for the next chunk, too: fragments have even length (PS3.8 §E.1).
+                if chunk and (even := len(held) & ~1):
+                    await self._write([*batch, *fragment(context_id, held[:even], length, is_last=False)])
+                    batch, held = [], held[even:]
+                held = held + chunk if held else chunk
         finally:
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()  # a file it reads is closed now, not when the collector comes by

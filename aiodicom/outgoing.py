@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, Union
 
 from anyio import to_thread
 
-from aiodicom.dataset import encode_data_set, transcode
+from aiodicom.dataset import decode_data_set, encode_data_set, transcode
 from aiodicom.errors import InvalidInstance, NoAcceptedContext
 from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.uids import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
@@ -114,6 +114,8 @@ async def prepare(
             whole = bytes(encoded.data)
         data = await in_thread(partial(transcode, decompress=decompress), whole, own, context.transfer_syntax)
         encoded = replace(encoded, transfer_syntax=context.transfer_syntax, data=data)
+    if isinstance(encoded.data, bytes | memoryview) and len(encoded.data) % 2:
+        encoded = replace(encoded, data=await in_thread(_made_even, bytes(encoded.data), encoded.transfer_syntax))
     return context, encoded
 
 
@@ -150,6 +152,8 @@ def _load(file: InstanceFile) -> EncodedInstance:
     length = file.size - file.data_set_offset
     data: bytes | AsyncIterable[bytes]
     if length > SMALL_FILE:
+        if length % 2 and file.transfer_syntax_uid not in DEFLATED:
+            raise InvalidInstance(f"{file.path}: its last element has an odd length (PS3.5 §7.1.1): write it again")
         data = _FileChunks(file)
     else:
         try:
@@ -160,7 +164,6 @@ def _load(file: InstanceFile) -> EncodedInstance:
             raise InvalidInstance(f"{file.path}: cannot be read: {error.strerror}") from error
         if len(data) < length:
             raise InvalidInstance(f"{file.path}: was truncated after it was opened")
-        data += _padding(file.transfer_syntax_uid, length)
     return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)
 
 
@@ -181,9 +184,11 @@ def _encode(dataset: Dataset) -> EncodedInstance:
     return EncodedInstance(str(sop_class), str(sop_instance), str(syntax), encode_data_set(dataset, str(syntax)))
 
 
-def _padding(transfer_syntax: str, length: int) -> bytes:
-    """Return what makes a data set of that length even: some writers forget it after a deflated one (PS3.5 §A.5)."""
-    return b"\0" if length % 2 and transfer_syntax in DEFLATED else b""
+def _made_even(data: bytes, transfer_syntax: str) -> bytes:
+    """Pad what some writers leave odd: a deflated data set (PS3.5 §A.5), or the value of the last element (§7.1.1)."""
+    if transfer_syntax in DEFLATED:
+        return data + b"\0"
+    return encode_data_set(decode_data_set(data, transfer_syntax), transfer_syntax)
 
 
 class _FileChunks:
@@ -194,7 +199,7 @@ class _FileChunks:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._file.size - self._file.data_set_offset
-        padding = _padding(self._file.transfer_syntax_uid, left)
+        padding = b"\0" * (left % 2)
         with self._file.path.open("rb", buffering=0) as stream:
             stream.seek(self._file.data_set_offset)
             while left:

@@ -38,7 +38,7 @@ from tests.loopback import (
     store_pdu,
 )
 
-LARGE = 5 * 1024 * 1024 + 7
+LARGE = 5 * 1024 * 1024 + 8
 
 
 async def store(handler: Any, size: int = 200, **options: Any) -> int:  # noqa: ANN401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from aiodicom import (
     Operation,
     Priority,
     ProposedContext,
+    Server,
+    associate,
     storage_service,
 )
 from aiodicom.dataset import decode_data_set, encode_data_set
@@ -32,7 +35,7 @@ from aiodicom.uids import (
     VERIFICATION,
 )
 from aiodicom.upper_layer.presentation import PresentationContext
-from tests.loopback import CANARY, CT, connect, ct_instance, data_set, instance_uid, serving
+from tests.loopback import CANARY, CT, connect, ct_instance, data_set, element, instance_uid, serving
 
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 UNCOMPRESSED = (
@@ -117,7 +120,7 @@ async def test_a_memoryview_will_do() -> None:
     assert (await stored(instance, IMPLICIT_VR_LITTLE_ENDIAN))[1] == data_set()
 
 
-@pytest.mark.parametrize("size", [100, SMALL_FILE + 1000, 3 * SMALL_FILE + 1])
+@pytest.mark.parametrize("size", [100, SMALL_FILE + 1000, 3 * SMALL_FILE + 2])
 @pytest.mark.parametrize("as_string", [True, False])
 async def test_a_file_goes_out_byte_for_byte(tmp_path: Path, size: int, as_string: bool) -> None:
     path = tmp_path / "ct.dcm"
@@ -235,3 +238,23 @@ def test_a_context_without_the_role_of_scu_will_not_do() -> None:
     contexts = [context(1, EXPLICIT_VR_LITTLE_ENDIAN, as_scu=False), context(3, EXPLICIT_VR_LITTLE_ENDIAN)]
     assert choose_context(contexts, CT, (EXPLICIT_VR_LITTLE_ENDIAN,)) == contexts[1]
     assert choose_context(contexts[:1], CT) is None
+
+
+@pytest.mark.parametrize("form", ["file", "encoded"])
+async def test_an_odd_last_element_is_padded(tmp_path: Path, form: str) -> None:
+    odd = element(0x0008, 0x0016, CT.encode() + b"\0") + element(0x0008, 0x0018, b"1.2.3\0")
+    odd += struct.pack("<HHI", 0x0010, 0x0020, 3) + b"ABC"
+    path = tmp_path / "odd.dcm"
+    path.write_bytes(file_meta(CT, "1.2.3", IMPLICIT_VR_LITTLE_ENDIAN) + odd)
+    instance = path if form == "file" else EncodedInstance(CT, "1.2.3", IMPLICIT_VR_LITTLE_ENDIAN, odd)
+    received: list[bytes] = []
+    server = Server("ARCHIVE", port=0)
+
+    @server.on_c_store
+    async def keep(operation: Operation) -> None:
+        received.append(await operation.read())
+
+    contexts = [ProposedContext(CT, (IMPLICIT_VR_LITTLE_ENDIAN,))]
+    async with server, associate("127.0.0.1", server.port, contexts=contexts) as association:
+        (await association.c_store(instance)).raise_for_status()
+    assert received[0].endswith(struct.pack("<HHI", 0x0010, 0x0020, 4) + b"ABC ")
