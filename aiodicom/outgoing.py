@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SMALL_FILE: Final = 1024 * 1024
 """Up to this size a file is read whole; a longer one in chunks of this size, while it is sent."""
 
+TINY_FILE: Final = 128 * 1024
+"""Up to this size a file is opened in the event loop; a longer one in a worker thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedInstance:
@@ -96,10 +99,9 @@ async def prepare(
     if isinstance(instance, EncodedInstance):
         encoded = instance
     elif isinstance(instance, InstanceFile):
-        # Opened and checked before: to read the little that is left takes less time than to change threads.
-        encoded = _load(instance)
+        encoded = _load(instance)  # it was opened and checked before: little is left to do
     elif isinstance(instance, str | os.PathLike):
-        encoded = await in_thread(_open_and_load, instance)
+        encoded = _open_and_load(instance) if _is_tiny(instance) else await in_thread(_open_and_load, instance)
     else:
         encoded = await in_thread(_encode, instance)
     accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
@@ -137,6 +139,14 @@ def _not_accepted(
         accepted=syntaxes,
         advice=advice,
     )
+
+
+def _is_tiny(path: str | os.PathLike[str]) -> bool:
+    # To check and read a file of this size takes less time than to change threads, and a few milliseconds at the worst.
+    try:
+        return os.stat(path).st_size <= TINY_FILE  # noqa: PTH116 - Path takes as long again
+    except OSError:
+        return True  # to open it will say what is wrong
 
 
 def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:
