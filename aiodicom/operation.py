@@ -13,7 +13,6 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
@@ -40,6 +39,8 @@ LOW_WATER: Final = HIGH_WATER // 2
 
 FILE_BATCH: Final = 1024 * 1024
 """How much of a data set is written to a file at once, in bytes."""
+
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # the last is Windows'
 
 
 class ReceiveWindow:
@@ -266,7 +267,7 @@ class Operation:
         except OSError as error:
             raise DimseError(0xA700, "The file cannot be written") from error
         finally:
-            if file.is_open:
+            if file.is_there:
                 with CancelScope(shield=True):
                     await self._in_thread(file.remove)
 
@@ -274,31 +275,28 @@ class Operation:
 class _PartialFile:
     """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
 
-    It works on plain strings and an unbuffered file: for a small object pathlib and a buffer cost more than the writing.
+    It works on plain strings and a bare descriptor: for a small object everything else costs more than the writing.
     """
 
     def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
         self._folder = folder
         self._name = name
         self._path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
-        self._file: FileIO | None = None
-
-    @property
-    def is_open(self) -> bool:
+        self._descriptor: int | None = None
+        self.is_there = False
         """Whether there is a temporary file."""
-        return self._file is not None
 
     def write(self, chunks: list[bytes]) -> None:
-        if self._file is None:
-            self._file = self._create()
+        if self._descriptor is None:
+            self._descriptor = self._create()
+            self.is_there = True
         for chunk in chunks:
-            if self._file.write(chunk) < len(chunk):
+            if os.write(self._descriptor, chunk) < len(chunk):
                 raise OSError(errno.ENOSPC, "the file system took only a part")
 
     def complete(self, chunks: list[bytes]) -> Path:
         self.write(chunks)
-        assert self._file is not None
-        self._file.close()
+        self._close()
         name = self._name(Path(self._path)) if callable(self._name) else self._name
         final = os.path.join(self._folder, name)  # noqa: PTH118
         try:
@@ -306,21 +304,26 @@ class _PartialFile:
         except FileNotFoundError:
             Path(final).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self._path, final)  # noqa: PTH105
-        self._file = None
+        self.is_there = False
         return Path(final)
 
     def remove(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
         Path(self._path).unlink(missing_ok=True)
+        self.is_there = False
 
-    def _create(self) -> FileIO:
+    def _create(self) -> int:
         try:
-            return FileIO(self._path, "xb")
+            return os.open(self._path, _CREATE, 0o666)
         except FileNotFoundError:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            return FileIO(self._path, "xb")
+            return os.open(self._path, _CREATE, 0o666)
+
+    def _close(self) -> None:
+        # Forgotten first: were it closed twice, the number might be another file's by then.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class BlockingOperation:

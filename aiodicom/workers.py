@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from anyio import CancelScope, to_thread
 
@@ -25,11 +25,38 @@ async def in_any_thread(function: Callable[..., T], /, *args: Any) -> T:  # noqa
     return await to_thread.run_sync(function, *args)
 
 
-class _Job(NamedTuple):
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+class _Job:
+    """A function to run, and the loop that waits for it."""
+
+    __slots__ = ("_args", "_function", "_loop", "future", "has_ended", "last_word")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+        self.last_word: asyncio.Future[None] | None = None  # for a caller whose future was cancelled
+        self.has_ended = False
+
+    def run(self) -> None:
+        """Run it, in a worker thread."""
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = self._function(*self._args)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
+            failure = error
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end, result, failure)
+
+    def _end(self, result: object, failure: BaseException | None) -> None:
+        self.has_ended = True
+        if self.last_word is not None:
+            self.last_word.set_result(None)
+        elif failure is not None:
+            self.future.set_exception(failure)
+        else:
+            self.future.set_result(result)
 
 
 class Workers:
@@ -52,16 +79,17 @@ class Workers:
             self._threads = [Thread(target=self._work, name="aiodicom-worker", daemon=True) for _ in range(self._count)]
             for thread in self._threads:
                 thread.start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(function, args, loop, future))
+        job = _Job(function, args)
+        self._jobs.put(job)
         try:
-            return await asyncio.shield(future)
+            result: T = await job.future
         except asyncio.CancelledError:
-            with CancelScope(shield=True):
-                await asyncio.wait((future,))
-            future.exception()  # nobody is there to hear of it
+            if not job.has_ended:
+                job.last_word = asyncio.get_running_loop().create_future()
+                with CancelScope(shield=True):
+                    await job.last_word
             raise
+        return result
 
     def stop(self) -> None:
         """Let the threads end once the jobs are done that wait."""
@@ -71,14 +99,5 @@ class Workers:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            try:
-                result = job.function(*job.args)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
-                self._settle(job, job.future.set_exception, error)
-            else:
-                self._settle(job, job.future.set_result, result)
-            del job
-
-    def _settle(self, job: _Job, settle: Callable[[Any], None], outcome: object) -> None:
-        if not job.loop.is_closed():
-            job.loop.call_soon_threadsafe(settle, outcome)
+            job.run()
+            del job  # and with it what it returned

@@ -245,6 +245,9 @@ class PDUReader:
                 yield self._part_of_pdv(data[position : position + taken])
                 position += taken
                 continue
+            if end - position >= _PDATA_HEADER.size and self._begin_lone_pdv(data, position):
+                position += _PDATA_HEADER.size
+                continue
             missing = self._wanted - len(self._pending)
             chunk = data[position : position + missing]
             position += len(chunk)
@@ -258,6 +261,22 @@ class PDUReader:
             complete = self._take(chunk)
             if complete is not None:
                 yield complete
+
+    def _begin_lone_pdv(self, data: memoryview, position: int) -> bool:
+        """Begin a P-DATA-TF that holds a single PDV, which nearly all do, from both its headers at once.
+
+        False where it is anything else, or not right: then each header is taken by itself, which tells what is wrong.
+        """
+        if self._pdu_left or self._body_type or self._pending:
+            return False
+        pdu_type, pdu_length, length, context_id, control = _PDATA_HEADER.unpack_from(data, position)
+        if pdu_type != PDataTF.pdu_type or length != pdu_length - 4 or length <= 2:
+            return False
+        if self.maximum_length and pdu_length > self.maximum_length:
+            return False
+        self._context_id, self._control, self._empty_pdvs = context_id, control, 0
+        self._pdu_left = self._pdv_left = length - 2
+        return True
 
     def _take(self, chunk: memoryview) -> ControlPDU | PDV | None:
         """Take a complete header, or a complete body of a control PDU."""
