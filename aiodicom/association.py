@@ -11,7 +11,8 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol, Self, TypeAlias, TypeVar
+from functools import partial
+from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope
 
@@ -148,15 +149,18 @@ class Association:
         self._slots = asyncio.Semaphore(terms.maximum_invoked or 0xFFFF)
         self._last_message_id = 0
         self._outstanding: dict[int, Responses] = {}
+        self._awaiting_source: asyncio.Task[object] | None = None  # who sends a data set that comes in chunks
         self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
         # What the peer asks of us.
         self._window = ReceiveWindow(connection.pause_reading, connection.resume_reading)
         self._incoming: IncomingDataSet | None = None  # the data set that is arriving
         self._performing: dict[asyncio.Task[None], Operation] = {}
+        self._cancelled: set[Operation] = set()  # by the peer's C-CANCEL
         self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
         self._too_many = False
         self._peer_releases = False
         self._quiet_since = self._loop.time()  # when the last operation ended, of either side
+        self._unsent = 0  # what was written and not taken when the watch last looked
         connection.receiver = self
         for observer in observers:
             observer.association_opened(self)
@@ -210,7 +214,7 @@ class Association:
             OperationTimeout: the peer did not answer; the association is aborted.
         """
         context = self._context_for(VERIFICATION)
-        request = CEchoRQ(message_id=self._new_message_id(), affected_sop_class_uid=VERIFICATION)
+        request = partial(CEchoRQ, affected_sop_class_uid=VERIFICATION)
         return await self._exchange(context, request, CEchoRSP)
 
     async def c_store(
@@ -244,8 +248,8 @@ class Association:
             instance, self.contexts, self.terms.proposed, decompress=decompress, in_thread=self._in_thread
         )
         originator, originator_id = move_originator or (None, None)
-        request = CStoreRQ(
-            message_id=self._new_message_id(),
+        request = partial(
+            CStoreRQ,
             affected_sop_class_uid=outgoing.sop_class_uid,
             affected_sop_instance_uid=outgoing.sop_instance_uid,
             priority=priority,
@@ -264,10 +268,10 @@ class Association:
             await self._wait_closed()
             return
         try:
-            async with self._send_lock:
-                if self._error is None and self._upper_layer.state is State.STA6:
-                    self._upper_layer.release()
-                    self._connection.flush()
+            await self._wait_for_sending()
+            if self._error is None and self._upper_layer.state is State.STA6:
+                self._upper_layer.release()
+                self._connection.flush()
             async with asyncio.timeout(self._timeouts.release):
                 await self._connection.wait_closed()
         except TimeoutError:
@@ -303,6 +307,17 @@ class Association:
             else:
                 await self.abort()
 
+    async def _wait_for_sending(self) -> None:
+        """Wait until no message is being sent, as long as it makes progress."""
+        while self._send_lock.locked() and self._error is None:
+            sent = self._connection.bytes_sent
+            try:
+                async with asyncio.timeout(self._timeouts.send), self._send_lock:
+                    return
+            except TimeoutError:
+                if self._connection.bytes_sent == sent:
+                    raise
+
     async def _wait_closed(self) -> None:
         try:
             async with asyncio.timeout(1):
@@ -330,12 +345,13 @@ class Association:
     async def _exchange(
         self,
         context: PresentationContext,
-        request: Request,
+        make_request: Callable[..., Request],
         expected: type[ResponseType],
         data_set: DataSetSource | None = None,
     ) -> ResponseType:
-        """Send a request and return its only response."""
+        """Send a request, made with a Message ID once there is room for it in the window; return its only response."""
         await self._slots.acquire()
+        request = make_request(message_id=self._new_message_id())
         responses = Responses(request)
         self._outstanding[request.message_id] = responses
         try:
@@ -399,6 +415,7 @@ class Association:
         length = self._fragment_length
         held = b""  # a fragment is the last one only when nothing follows: one is kept back until that is known
         iterator = aiter(chunks)
+        self._awaiting_source = asyncio.current_task()
         try:
             async for chunk in iterator:
                 # An odd byte waits for the next chunk, too: fragments have even length (PS3.8 §E.1).
@@ -406,7 +423,13 @@ class Association:
                     await self._write([*batch, *fragment(context_id, held[:even], length, is_last=False)])
                     batch, held = [], held[even:]
                 held = held + chunk if held else chunk
+        except asyncio.CancelledError:
+            if self._awaiting_source is None:  # it was _end that cancelled us, since the source may have stalled
+                cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
+                self._raise_if_over()
+            raise
         finally:
+            self._awaiting_source = None
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()  # a file it reads is closed now, not when the collector comes by
         await self._write([*batch, *fragment(context_id, held, length)])
@@ -414,7 +437,7 @@ class Association:
     async def _write(self, pdvs: list[PDV]) -> None:
         if not self._connection.is_writable:
             await self._connection.drain()
-            self._raise_if_over()
+        self._raise_if_over()  # while it drained, or while the data was waited for
         self._upper_layer.send_pdata(pdvs)
         self._connection.flush()
 
@@ -459,7 +482,8 @@ class Association:
         if isinstance(command, Response):
             self._response_received(command, received.has_data_set)
         elif isinstance(command, CCancelRQ):
-            self._cancel(command.message_id_being_responded_to)
+            # Soon: a handler that came in with the same bytes has not begun, and then could not answer.
+            self._loop.call_soon(self._cancel, command.message_id_being_responded_to)
         elif isinstance(command, Request):
             self._begin(command, self.terms.contexts[received.context_id], received.has_data_set)
 
@@ -511,7 +535,7 @@ class Association:
             status: int | None = DUPLICATE_INVOCATION
         else:
             status = self._dispatch.status_at_once(operation)
-        if status is not None and not has_data_set and self._connection.is_writable and not self._send_lock.locked():
+        if status is not None and not has_data_set and self._may_answer_at_once:
             # A task for what waits for nothing would cost more than the answer itself.
             self._upper_layer.send_pdata(
                 self._command_pdvs(context.context_id, respond(request, status), has_data_set=False)
@@ -525,6 +549,14 @@ class Association:
         if len(self._performing) > allowed and not self._too_many:
             self._too_many = True
             self._connection.pause_reading()
+
+    @property
+    def _may_answer_at_once(self) -> bool:
+        return (
+            self._upper_layer.state in (State.STA6, State.STA8)
+            and self._connection.is_writable
+            and not self._send_lock.locked()
+        )
 
     def _performed(self, task: asyncio.Task[None]) -> None:
         del self._performing[task]
@@ -555,6 +587,7 @@ class Association:
             return  # the association is over, or we are releasing it
         finally:
             self._answering.discard(operation)
+            self._cancelled.discard(operation)
 
     async def _status_of(self, operation: Operation) -> tuple[int, str]:
         """Run the handler; turn what it returns or raises into a status and an Error Comment."""
@@ -565,13 +598,13 @@ class Association:
                 self._tell_failed(operation, error.__cause__)  # a full disk is nothing to keep to oneself
             return error.status, error.comment
         except asyncio.CancelledError:
-            if self._error is not None:
-                raise
             task = asyncio.current_task()
             assert task is not None
-            if task.cancelling():
+            if operation in self._cancelled and self._error is None:
                 task.uncancel()
                 return CANCEL, ""
+            if task.cancelling():
+                raise
             return PROCESSING_FAILURE, "The handler was cancelled"
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
             if not (self._peer_releases and isinstance(error, AssociationReleased)):
@@ -588,6 +621,7 @@ class Association:
         """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
         for task, operation in self._performing.items():
             if operation.command.message_id == message_id and operation not in self._answering:
+                self._cancelled.add(operation)
                 task.cancel()
 
     # The end.
@@ -628,6 +662,9 @@ class Association:
         for message_id, responses in tuple(self._outstanding.items()):
             responses.fail(error)
             self._forget(message_id)
+        if self._awaiting_source is not None:
+            self._awaiting_source.cancel()
+            self._awaiting_source = None
         for task in self._performing:
             task.cancel()
         for observer in self._observers:
@@ -643,6 +680,10 @@ class Association:
         """Abort where a response is overdue, where the peer stalls inside a message, or has been silent for too long."""
         now = self._loop.time()
         due = min((responses.deadline for responses in self._outstanding.values()), default=math.inf)
+        unsent, self._unsent = self._unsent, self._connection.unsent
+        if due <= now and self._unsent not in (0, unsent):
+            # The peer cannot answer what it has not got; but it is getting it.
+            due = self._put_off(now)
         if due <= now:
             self._response_overdue(due)
             return
@@ -660,6 +701,11 @@ class Association:
             self._abort(f"{words} for {limit:g} s", source=2)
         else:
             self._watch_again(min(since + limit, due, now + self._watch_period))
+
+    def _put_off(self, now: float) -> float:
+        for responses in self._outstanding.values():
+            responses.deadline = max(responses.deadline, now + (self._timeouts.response or math.inf))
+        return min(responses.deadline for responses in self._outstanding.values())
 
     def _watch_again(self, when: float) -> None:
         self._watch.cancel()

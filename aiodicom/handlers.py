@@ -120,4 +120,8 @@ def _as_coroutine(handler: Handler, limiter: CapacityLimiter | None) -> Coroutin
 
 
 async def _in_worker_thread(handler: BlockingHandler, limiter: CapacityLimiter | None, operation: Operation) -> object:
-    return await to_thread.run_sync(handler, BlockingOperation(operation), limiter=limiter)
+    result = await to_thread.run_sync(handler, BlockingOperation(operation), limiter=limiter)
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("the handler returned a coroutine that nobody awaits: make it an `async def`")
+    return result

@@ -18,6 +18,7 @@ from aiodicom.operation import Operation
 from aiodicom.terms import Peer
 
 _association_log: Final = logging.getLogger("aiodicom.association")
+logging.getLogger("aiodicom").addHandler(logging.NullHandler())  # unless asked for, nothing is printed
 _dimse_log: Final = logging.getLogger("aiodicom.dimse")
 
 

@@ -98,6 +98,8 @@ async def prepare(
     """
     if isinstance(instance, EncodedInstance):
         encoded = instance
+        if isinstance(encoded.data, memoryview):
+            encoded = replace(encoded, data=encoded.data.cast("B"))  # so that its length is in bytes
     elif isinstance(instance, InstanceFile):
         encoded = _load(instance)  # it was opened and checked before: little is left to do
     elif isinstance(instance, str | os.PathLike):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
         OSError: the file cannot be read.
     """
     where = path if isinstance(path, Path) else Path(path)
+    if not stat.S_ISREG(os.stat(where).st_mode):  # noqa: PTH116 (likewise); a pipe would be waited for
+        raise InvalidInstance(f"{where}: cannot be read: it is no regular file")
     with open(where, "rb", buffering=0) as file:  # noqa: PTH123 (Path.open costs as much again)
 
         def read(offset: int, size: int) -> bytes:

@@ -70,7 +70,7 @@ def default_contexts() -> tuple[ProposedContext, ...]:
     return tuple(ProposedContext(uid) for uid in _DEFAULT_ABSTRACT_SYNTAXES)
 
 
-def contexts_for(paths: Iterable[str | os.PathLike[str]]) -> tuple[ProposedContext, ...]:
+def contexts_for(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[ProposedContext, ...]:
     """Return the contexts that carry all the files, for one association; Verification comes first.
 
     It blocks while it reads the head of each file.
@@ -79,6 +79,7 @@ def contexts_for(paths: Iterable[str | os.PathLike[str]]) -> tuple[ProposedConte
         InvalidInstance: a file cannot be sent; `plan_associations` lets the others go.
         LocalProtocolError: more than 128 contexts are needed; `plan_associations` splits them.
     """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     plans = plan_associations([open_instance(path) for path in paths])
     if len(plans) > 1:
         raise LocalProtocolError(

@@ -41,6 +41,7 @@ from aiodicom.upper_layer.items import (
 from aiodicom.upper_layer.pdu import AAbort, AAssociateAC, AAssociateRJ, AAssociateRQ, valid_ae_title
 from aiodicom.upper_layer.presentation import SupportedSyntax, negotiate
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
+from aiodicom.upper_layer.state_machine import State
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from aiodicom.workers import Workers
 
@@ -228,7 +229,20 @@ class Server:
         if not self._servers:
             await self.start()
         assert self._stopped is not None
-        await self._stopped.wait()
+        try:
+            await self._stopped.wait()
+        finally:
+            if not self.is_stopping:
+                await self.stop()
+
+    def run(self) -> None:
+        """Serve in an event loop of its own, until interrupted (Ctrl-C); for a program that does nothing else.
+
+        Raises:
+            ConnectionFailed: an address cannot be listened at.
+        """
+        with suppress(KeyboardInterrupt):
+            asyncio.run(self.serve_forever())
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -274,7 +288,8 @@ class Server:
             raise AssociationRejected(*_TEMPORARY_CONGESTION)
         if len(self._roll.associations) >= self.maximum_associations:
             raise AssociationRejected(*_LOCAL_LIMIT_EXCEEDED)
-        if self.require_called_ae_title and peer.called_ae_title != self.ae_title:
+        called = peer.called_ae_title
+        if not valid_ae_title(called) or (self.require_called_ae_title and called != self.ae_title):
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED)
         known = self.calling_ae_titles
         if not valid_ae_title(peer.calling_ae_title) or (known is not None and peer.calling_ae_title not in known):
@@ -363,7 +378,10 @@ class _Acceptor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._association.wait_idle()
-            await self._association.abort()
+            try:
+                await self._association.abort()
+            finally:
+                self._connection.cut()
         else:
             self._connection.upper_layer.abort()
             self._connection.flush()
@@ -421,11 +439,15 @@ class _Acceptor:
             self._accept(request, peer, response)
 
     def _reject(self, rejection: AssociationRejected, error: Exception | None = None) -> None:
+        if self._connection.upper_layer.state is not State.STA3:
+            return  # the peer has given up meanwhile
         self._connection.upper_layer.reject(AAssociateRJ(rejection.result, rejection.source, rejection.reason))
         self._connection.flush()
         self._not_established(error or rejection)
 
     def _accept(self, request: AAssociateRQ, peer: Peer, identity_response: bytes | None) -> None:
+        if self._connection.upper_layer.state is not State.STA3:
+            return  # the peer has given up meanwhile
         server = self._server
         roles = [item for item in request.user_information if isinstance(item, RoleSelection)]
         negotiation = negotiate(request.presentation_contexts, roles, server.dispatcher.supported)

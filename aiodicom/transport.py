@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -93,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._socket: socket.socket | None = None
         self._artim: asyncio.TimerHandle | None = None
         self._artim_starts = 0
+        self._cut_off: asyncio.TimerHandle | None = None
         self._ended = False  # nothing more can be written
         self._discarded = 0
         self._holds = 0
@@ -143,6 +145,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.is_closed = self._ended = True
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         self.resume_writing()
         if self._gone is not None:
             self._gone.set()
@@ -167,6 +171,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(b"".join(out))
             else:
                 self._transport.writelines(out)
+                # Python 3.12 and 3.13 forget to look whether that was too much; this makes them look.
+                self._transport.set_write_buffer_limits(high=WRITE_BATCH)
         for event in upper_layer.events():
             self.receiver.event_received(event)
         if upper_layer.artim_starts != self._artim_starts or (self._artim and not upper_layer.artim_running):
@@ -178,6 +184,11 @@ class Connection(asyncio.BufferedProtocol):
     def is_writable(self) -> bool:
         """Whether the transport takes more now."""
         return self._resumed is None
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes were written that the peer's side has not taken yet."""
+        return 0 if self._transport is None or self.is_closed else self._transport.get_write_buffer_size()
 
     async def drain(self) -> None:
         """Wait until the transport takes more.
@@ -209,9 +220,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close the transport connection, after what was written has gone out."""
-        if self._transport is not None:
+        """Close the transport connection, after what was written has gone out; a peer that reads nothing is cut off."""
+        if self._transport is not None and self._cut_off is None and not self.is_closed:
             self._transport.close()
+            self._cut_off = self._loop.call_later(CLOSE_TIMEOUT, self.cut)
 
     def cut(self) -> None:
         """Close the transport connection at once; what was not yet written is lost."""
@@ -257,7 +269,8 @@ class Connection(asyncio.BufferedProtocol):
             # the peer unread, would send a reset that may swallow that PDU (PS3.8 §9.1.1).
             self._ended = True
             if self._transport.can_write_eof():
-                self._transport.write_eof()
+                with suppress(OSError):  # the peer is gone, and we are about to hear of it
+                    self._transport.write_eof()
             self._transport.resume_reading()
 
     def _artim_expired(self) -> None:

@@ -51,6 +51,8 @@ class _Job:
 
     def _end(self, result: object, failure: BaseException | None) -> None:
         self.has_ended = True
+        if isinstance(failure, StopIteration):  # which no future can hold
+            failure = RuntimeError("a function in a worker thread raised StopIteration")
         if self.last_word is not None:
             self.last_word.set_result(None)
         elif failure is not None:

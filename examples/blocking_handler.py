@@ -1,7 +1,5 @@
 """A handler that is a plain function: it runs in a worker thread, so it may block, and use pydicom as scripts do."""
 
-import asyncio
-
 import aiodicom
 
 server = aiodicom.Server("ARCHIVE", port=11112)
@@ -18,4 +16,4 @@ def describe(operation: aiodicom.BlockingOperation) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(server.serve_forever())
+    server.run()

@@ -19,4 +19,6 @@ async def send(host: str, port: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: send_folder.py HOST PORT FOLDER")
     asyncio.run(send(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

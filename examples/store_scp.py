@@ -1,7 +1,5 @@
 """A Storage SCP: keeps every instance it receives as a Part 10 file."""
 
-import asyncio
-
 import aiodicom
 
 server = aiodicom.Server("ARCHIVE", port=11112)
@@ -15,4 +13,4 @@ async def keep(operation: aiodicom.Operation) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(server.serve_forever())
+    server.run()

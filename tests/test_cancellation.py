@@ -79,7 +79,7 @@ async def test_cancelled_while_waiting_for_its_turn_nothing_is_written() -> None
         assert (await first).status == 0
         with pytest.raises(asyncio.CancelledError):
             await second
-        assert (await association.c_store(ct_instance(3))).message_id_being_responded_to == 3
+        assert (await association.c_store(ct_instance(3))).message_id_being_responded_to == 2
 
 
 async def test_cancelled_with_half_a_message_on_the_wire_the_association_dies() -> None:

@@ -50,8 +50,8 @@ def arguments(command: str, port: int) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(port: int, folder: Path) -> AsyncIterator[asyncio.StreamReader]:
-    (command,) = (command for command in commands() if command == f"{UV_RUN} serve")
+async def serving(port: int, folder: Path, command: str = f"{UV_RUN} serve") -> AsyncIterator[asyncio.StreamReader]:
+    assert command in commands()
     process = await asyncio.create_subprocess_exec(
         *arguments(command, port),
         "--port",
@@ -86,11 +86,13 @@ async def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(list((tmp_path / "received").glob("*/*/*.dcm"))) == 2
 
 
-async def test_the_rejection() -> None:
+async def test_the_rejection(tmp_path: Path) -> None:
     port = free_port()
-    (command,) = (line for line in commands() if "STRANGER" in line)
+    (serve,) = (line for line in commands() if "--require-called-aet" in line)
+    (command,) = (line for line in commands() if "WRONG@" in line)
     (shown,) = re.findall(r"^error: .*$", README, flags=re.MULTILINE)
-    async with aiodicom.Server("ARCHIVE", port=port, calling_ae_titles={"FRIEND"}):
+    async with serving(port, tmp_path, serve) as output:
+        await output.readline()
         finished = await execute(arguments(command, port))
     assert finished.exit_code == 61
     assert finished.errors.startswith(shown.removesuffix(ELLIPSIS))

@@ -10,8 +10,11 @@ import signal
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Final
+
+from anyio import to_thread
 
 from aiodicom.association import Observer
 from aiodicom.cli.console import complain, say
@@ -76,6 +79,8 @@ async def run(options: Namespace) -> ExitCode:
     server = _server(options)
     ending = _Ending(server)
     with ending.on_signals():
+        # What names the files is loaded now, not while the first of them is awaited.
+        await to_thread.run_sync(import_module, "pydicom.filereader")
         async with server:
             if not options.quiet:
                 say(_invitation(options, server.port))

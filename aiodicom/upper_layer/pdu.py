@@ -33,8 +33,9 @@ UNRECOGNIZED_PDU: Final = 1
 MAXIMUM_ASSOCIATE_LENGTH: Final = 256 * 1024
 """No A-ASSOCIATE-RQ or -AC needs more: 128 contexts of 45 transfer syntaxes each are 158 KB."""
 
-MAXIMUM_EMPTY_PDVS: Final = 1024
-"""How many empty fragments in a row are taken, so that a peer cannot keep us busy with nothing."""
+TINY_PDV: Final = 64
+MAXIMUM_TINY_PDVS: Final = 1024
+"""How many fragments in a row may be shorter than `TINY_PDV` bytes, so that a peer cannot keep us busy with nothing."""
 
 _HEADER: Final = Struct(">BxI")
 _ASSOCIATE: Final = Struct(">HH16s16s32s")
@@ -208,10 +209,10 @@ class PDUReader:
         "_body_type",
         "_context_id",
         "_control",
-        "_empty_pdvs",
         "_pdu_left",
         "_pdv_left",
         "_pending",
+        "_tiny_pdvs",
         "_wanted",
         "maximum_length",
     )
@@ -225,7 +226,7 @@ class PDUReader:
         self._pdv_left = 0  # of the PDV being read, how much is to come
         self._context_id = 0
         self._control = 0
-        self._empty_pdvs = 0
+        self._tiny_pdvs = 0
 
     @property
     def inside_pdu(self) -> bool:
@@ -270,11 +271,11 @@ class PDUReader:
         if self._pdu_left or self._body_type or self._pending:
             return False
         pdu_type, pdu_length, length, context_id, control = _PDATA_HEADER.unpack_from(data, position)
-        if pdu_type != PDataTF.pdu_type or length != pdu_length - 4 or length <= 2:
+        if pdu_type != PDataTF.pdu_type or length != pdu_length - 4 or length < TINY_PDV + 2:
             return False
         if self.maximum_length and pdu_length > self.maximum_length:
             return False
-        self._context_id, self._control, self._empty_pdvs = context_id, control, 0
+        self._context_id, self._control, self._tiny_pdvs = context_id, control, 0
         self._pdu_left = self._pdv_left = length - 2
         return True
 
@@ -310,13 +311,13 @@ class PDUReader:
         self._pdv_left = length - 2
         if 0 < self._pdu_left - self._pdv_left < 6:
             raise malformed("a P-DATA-TF ends inside the header of a PDV")
-        if self._pdv_left:
-            self._empty_pdvs = 0
-            return None
-        self._empty_pdvs += 1
-        if self._empty_pdvs > MAXIMUM_EMPTY_PDVS:
-            raise malformed(f"more than {MAXIMUM_EMPTY_PDVS} empty fragments in a row")
-        return self._part_of_pdv(_EMPTY)
+        if self._pdv_left >= TINY_PDV:
+            self._tiny_pdvs = 0
+        elif not self._control & 2:
+            self._tiny_pdvs += 1
+            if self._tiny_pdvs > MAXIMUM_TINY_PDVS:
+                raise malformed(f"more than {MAXIMUM_TINY_PDVS} fragments in a row of less than {TINY_PDV} bytes")
+        return None if self._pdv_left else self._part_of_pdv(_EMPTY)
 
     def _part_of_pdv(self, data: memoryview) -> PDV:
         self._pdv_left -= len(data)

@@ -15,8 +15,9 @@ from aiodicom.errors import RemoteProtocolError
 from aiodicom.upper_layer.items import ImplementationClassUID, RoleSelection, UserIdentity
 from aiodicom.upper_layer.pdu import (
     MAXIMUM_ASSOCIATE_LENGTH,
-    MAXIMUM_EMPTY_PDVS,
+    MAXIMUM_TINY_PDVS,
     PDV,
+    TINY_PDV,
     AAbort,
     AAssociateRQ,
     AReleaseRP,
@@ -263,18 +264,20 @@ def test_a_pdv_that_does_not_fit_its_pdu_is_refused(values: str) -> None:
 EMPTY: Final = PDataTF((PDV(1, False, False, b""),)).encode()
 
 
-def test_empty_fragments_are_taken_but_not_without_end() -> None:
+@pytest.mark.parametrize("size", [0, 1, TINY_PDV - 1])
+def test_tiny_fragments_are_taken_but_not_without_end(size: int) -> None:
     reader = PDUReader(0)
-    assert len(list(reader.feed(memoryview(EMPTY * MAXIMUM_EMPTY_PDVS)))) == MAXIMUM_EMPTY_PDVS
-    with pytest.raises(RemoteProtocolError, match="more than 1024 empty fragments in a row"):
-        list(reader.feed(memoryview(EMPTY)))
+    tiny = PDataTF((PDV(1, False, False, b"x" * size),)).encode()
+    assert len(list(reader.feed(memoryview(tiny * MAXIMUM_TINY_PDVS)))) == MAXIMUM_TINY_PDVS
+    with pytest.raises(RemoteProtocolError, match="more than 1024 fragments in a row of less than 64 bytes"):
+        list(reader.feed(memoryview(tiny)))
 
 
-def test_a_byte_of_data_is_progress() -> None:
+def test_a_fragment_of_some_size_is_progress() -> None:
     reader = PDUReader(0)
-    one = PDataTF((PDV(1, False, False, b"x"),)).encode()
-    received = list(reader.feed(memoryview((EMPTY * MAXIMUM_EMPTY_PDVS + one) * 2)))
-    assert len(received) == 2 * (MAXIMUM_EMPTY_PDVS + 1)
+    one = PDataTF((PDV(1, False, False, b"x" * TINY_PDV),)).encode()
+    received = list(reader.feed(memoryview((EMPTY * MAXIMUM_TINY_PDVS + one) * 2)))
+    assert len(received) == 2 * (MAXIMUM_TINY_PDVS + 1)
 
 
 @pytest.mark.parametrize(
