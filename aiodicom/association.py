@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Final, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
-from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import (
     RESPONSES,
     CCancelRQ,
@@ -33,7 +32,7 @@ from aiodicom.dimse.commands import (
     Response,
     respond,
 )
-from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand, fragment, fragment_length
+from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand
 from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS, Category
 from aiodicom.errors import (
     AssociationAborted,
@@ -48,8 +47,9 @@ from aiodicom.errors import (
 )
 from aiodicom.operation import IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.outgoing import Instance, choose_context, prepare
+from aiodicom.sending import DataSetSource, Sender
 from aiodicom.terms import Peer, Terms, Timeouts
-from aiodicom.transport import WRITE_BATCH, Connection
+from aiodicom.transport import Connection
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, ControlPDU
 from aiodicom.upper_layer.presentation import PresentationContext
@@ -57,7 +57,6 @@ from aiodicom.upper_layer.provider import ProviderAbort, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
 from aiodicom.workers import InThread, in_any_thread
 
-DataSetSource: TypeAlias = bytes | memoryview | AsyncIterable[bytes]
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 
@@ -141,15 +140,13 @@ class Association:
         self._observers = observers
         self._in_thread = in_thread
         self._loop = asyncio.get_running_loop()
-        self._fragment_length = fragment_length(terms.maximum_length, default=WRITE_BATCH)
         self._assembler = Assembler(terms.contexts)
         self._error: AssociationError | None = None
         # What we ask of the peer.
-        self._send_lock = asyncio.Lock()
+        self._sender = Sender(connection, terms.maximum_length, on_message=self._tell_sent, on_cut=self._abort)
         self._slots = asyncio.Semaphore(terms.maximum_invoked or 0xFFFF)
         self._last_message_id = 0
         self._outstanding: dict[int, Responses] = {}
-        self._awaiting_source: asyncio.Task[object] | None = None  # who sends a data set that comes in chunks
         self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
         # What the peer asks of us.
         self._window = ReceiveWindow(connection.pause_reading, connection.resume_reading)
@@ -268,7 +265,7 @@ class Association:
             await self._wait_closed()
             return
         try:
-            await self._wait_for_sending()
+            await self._sender.wait_until_quiet(self._timeouts.send)
             if self._error is None and self._upper_layer.state is State.STA6:
                 self._upper_layer.release()
                 self._connection.flush()
@@ -307,17 +304,6 @@ class Association:
             else:
                 await self.abort()
 
-    async def _wait_for_sending(self) -> None:
-        """Wait until no message is being sent, as long as it makes progress."""
-        while self._send_lock.locked() and self._error is None:
-            sent = self._connection.bytes_sent
-            try:
-                async with asyncio.timeout(self._timeouts.send), self._send_lock:
-                    return
-            except TimeoutError:
-                if self._connection.bytes_sent == sent:
-                    raise
-
     async def _wait_closed(self) -> None:
         try:
             async with asyncio.timeout(1):
@@ -355,7 +341,7 @@ class Association:
         responses = Responses(request)
         self._outstanding[request.message_id] = responses
         try:
-            await self._send(context.context_id, request, data_set)
+            await self._sender.send(context.context_id, request, data_set)
         except BaseException:
             self._forget(request.message_id)
             raise
@@ -376,70 +362,6 @@ class Association:
             responses.deadline = self._loop.time() + self._timeouts.response
             if self._watch.when() > responses.deadline:
                 self._watch_again(responses.deadline)
-
-    async def _send(self, context_id: int, command: Command, data_set: DataSetSource | None = None) -> None:
-        """Send a whole message; what keeps it from being whole aborts the association."""
-        async with self._send_lock:
-            self._raise_if_over()
-            # The command goes out in one write with the first of the data.
-            batch = self._command_pdvs(context_id, command, has_data_set=data_set is not None)
-            sent_before = self._connection.bytes_sent
-            try:
-                if isinstance(data_set, AsyncIterable):
-                    await self._send_chunks(context_id, batch, data_set)
-                else:
-                    await self._send_whole(context_id, batch, data_set)
-            except BaseException as error:
-                if self._connection.bytes_sent > sent_before or isinstance(error, OperationTimeout):
-                    self._abort(f"a message was cut short: {type(error).__name__}")
-                raise
-
-    def _command_pdvs(self, context_id: int, command: Command, *, has_data_set: bool) -> list[PDV]:
-        for observer in self._observers:
-            observer.message_sent(self, command)
-        encoded = encode_command(command, has_data_set=has_data_set)
-        return list(fragment(context_id, encoded, self._fragment_length, is_command=True))
-
-    async def _send_whole(self, context_id: int, batch: list[PDV], data_set: bytes | memoryview | None) -> None:
-        if data_set is not None:
-            length = self._fragment_length
-            view = memoryview(data_set)
-            step = max(WRITE_BATCH // length, 1) * length
-            while len(view) > step:
-                await self._write([*batch, *fragment(context_id, view[:step], length, is_last=False)])
-                batch, view = [], view[step:]
-            batch += fragment(context_id, view, length)
-        await self._write(batch)
-
-    async def _send_chunks(self, context_id: int, batch: list[PDV], chunks: AsyncIterable[bytes]) -> None:
-        length = self._fragment_length
-        held = b""  # a fragment is the last one only when nothing follows: one is kept back until that is known
-        iterator = aiter(chunks)
-        self._awaiting_source = asyncio.current_task()
-        try:
-            async for chunk in iterator:
-                # An odd byte waits for the next chunk, too: fragments have even length (PS3.8 §E.1).
-                if chunk and (even := len(held) & ~1):
-                    await self._write([*batch, *fragment(context_id, held[:even], length, is_last=False)])
-                    batch, held = [], held[even:]
-                held = held + chunk if held else chunk
-        except asyncio.CancelledError:
-            if self._awaiting_source is None:  # it was _end that cancelled us, since the source may have stalled
-                cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-                self._raise_if_over()
-            raise
-        finally:
-            self._awaiting_source = None
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()  # a file it reads is closed now, not when the collector comes by
-        await self._write([*batch, *fragment(context_id, held, length)])
-
-    async def _write(self, pdvs: list[PDV]) -> None:
-        if not self._connection.is_writable:
-            await self._connection.drain()
-        self._raise_if_over()  # while it drained, or while the data was waited for
-        self._upper_layer.send_pdata(pdvs)
-        self._connection.flush()
 
     # What arrives.
 
@@ -535,12 +457,9 @@ class Association:
             status: int | None = DUPLICATE_INVOCATION
         else:
             status = self._dispatch.status_at_once(operation)
-        if status is not None and not has_data_set and self._may_answer_at_once:
+        if status is not None and not has_data_set and self._sender.is_ready:
             # A task for what waits for nothing would cost more than the answer itself.
-            self._upper_layer.send_pdata(
-                self._command_pdvs(context.context_id, respond(request, status), has_data_set=False)
-            )
-            self._connection.flush()
+            self._sender.send_at_once(context.context_id, respond(request, status))
             return
         task = self._loop.create_task(self._perform(operation, status))
         self._performing[task] = operation
@@ -549,14 +468,6 @@ class Association:
         if len(self._performing) > allowed and not self._too_many:
             self._too_many = True
             self._connection.pause_reading()
-
-    @property
-    def _may_answer_at_once(self) -> bool:
-        return (
-            self._upper_layer.state in (State.STA6, State.STA8)
-            and self._connection.is_writable
-            and not self._send_lock.locked()
-        )
 
     def _performed(self, task: asyncio.Task[None]) -> None:
         del self._performing[task]
@@ -582,7 +493,7 @@ class Association:
             if not operation.data_set.is_complete:
                 await operation.data_set.wait_complete()
             response = respond(operation.command, status, **({"error_comment": comment} if comment else {}))
-            await self._send(operation.context.context_id, response)
+            await self._sender.send(operation.context.context_id, response)
         except (AssociationError, OperationTimeout, LocalProtocolError):
             return  # the association is over, or we are releasing it
         finally:
@@ -611,6 +522,10 @@ class Association:
                 self._tell_failed(operation, error)
             return PROCESSING_FAILURE, f"{type(error).__name__} in the handler"
         return (SUCCESS if status is None else int(status)), ""
+
+    def _tell_sent(self, command: Command) -> None:
+        for observer in self._observers:
+            observer.message_sent(self, command)
 
     def _tell_failed(self, operation: Operation, error: Exception) -> None:
         if self._error is None:
@@ -662,9 +577,7 @@ class Association:
         for message_id, responses in tuple(self._outstanding.items()):
             responses.fail(error)
             self._forget(message_id)
-        if self._awaiting_source is not None:
-            self._awaiting_source.cancel()
-            self._awaiting_source = None
+        self._sender.end(error)
         for task in self._performing:
             task.cancel()
         for observer in self._observers:

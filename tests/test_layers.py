@@ -18,7 +18,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"errors", "version", "uids"}),
     frozenset({"upper_layer"}),
     frozenset({"dimse", "part10", "dataset"}),
-    frozenset({"transport", "terms", "workers", "operation", "outgoing", "planning"}),
+    frozenset({"transport", "terms", "workers", "operation", "outgoing", "sending", "planning"}),
     frozenset({"association", "handlers", "logs"}),
     frozenset({"client", "server"}),
     frozenset({"services"}),

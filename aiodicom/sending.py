@@ -1,0 +1,152 @@
+"""A DIMSE message on its way out: command set and data set as PDVs, one message at a time (PS3.7 §6.3, PS3.8 §E.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from typing import TypeAlias, cast
+
+from aiodicom.dimse.codec import encode_command
+from aiodicom.dimse.commands import Command
+from aiodicom.dimse.fragments import fragment, fragment_length
+from aiodicom.errors import AssociationError, OperationTimeout
+from aiodicom.transport import WRITE_BATCH, Connection
+from aiodicom.upper_layer.pdu import PDV
+from aiodicom.upper_layer.state_machine import State
+
+DataSetSource: TypeAlias = bytes | memoryview | AsyncIterable[bytes]
+
+
+class Sender:
+    """Writes the messages of an association, whole and one after the other; A-ABORT does not wait for it.
+
+    Args:
+        connection: where to.
+        maximum_length: as the peer announced it (PS3.8 §D.1).
+        on_message: told of each command before it is written.
+        on_cut: told, in words, that a message was begun and cannot be ended: the association is to be aborted.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        maximum_length: int,
+        *,
+        on_message: Callable[[Command], None],
+        on_cut: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._fragment_length = fragment_length(maximum_length, default=WRITE_BATCH)
+        self._on_message = on_message
+        self._on_cut = on_cut
+        self._lock = asyncio.Lock()
+        self._awaiting_source: asyncio.Task[object] | None = None  # who sends a data set that comes in chunks
+        self._error: AssociationError | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a message of one command can be written now, without waiting."""
+        return (
+            self._connection.upper_layer.state in (State.STA6, State.STA8)
+            and self._connection.is_writable
+            and not self._lock.locked()
+        )
+
+    def send_at_once(self, context_id: int, command: Command) -> None:
+        """Write a message without a data set; only where `is_ready` says so."""
+        self._connection.upper_layer.send_pdata(self._command_pdvs(context_id, command, has_data_set=False))
+        self._connection.flush()
+
+    async def send(self, context_id: int, command: Command, data_set: DataSetSource | None = None) -> None:
+        """Write a whole message, when those before it are written.
+
+        Raises:
+            AssociationError: the association ended before it was written.
+            OperationTimeout: the peer has stopped reading.
+        """
+        async with self._lock:
+            self._raise_if_over()
+            # The command goes out in one write with the first of the data.
+            batch = self._command_pdvs(context_id, command, has_data_set=data_set is not None)
+            sent_before = self._connection.bytes_sent
+            try:
+                if isinstance(data_set, AsyncIterable):
+                    await self._send_chunks(context_id, batch, data_set)
+                else:
+                    await self._send_whole(context_id, batch, data_set)
+            except BaseException as error:
+                if self._connection.bytes_sent > sent_before or isinstance(error, OperationTimeout):
+                    self._on_cut(f"a message was cut short: {type(error).__name__}")
+                raise
+
+    async def wait_until_quiet(self, timeout: float) -> None:
+        """Wait until no message is being written.
+
+        Raises:
+            TimeoutError: nothing of it was written for `timeout` seconds.
+        """
+        while self._lock.locked() and self._error is None:
+            sent = self._connection.bytes_sent
+            try:
+                async with asyncio.timeout(timeout), self._lock:
+                    return
+            except TimeoutError:
+                if self._connection.bytes_sent == sent:
+                    raise
+
+    def end(self, error: AssociationError) -> None:
+        """Let nothing more be written, and nobody wait any longer for the source of a data set."""
+        self._error = error
+        if self._awaiting_source is not None:
+            self._awaiting_source.cancel()
+            self._awaiting_source = None
+
+    def _raise_if_over(self) -> None:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    def _command_pdvs(self, context_id: int, command: Command, *, has_data_set: bool) -> list[PDV]:
+        self._on_message(command)
+        encoded = encode_command(command, has_data_set=has_data_set)
+        return list(fragment(context_id, encoded, self._fragment_length, is_command=True))
+
+    async def _send_whole(self, context_id: int, batch: list[PDV], data_set: bytes | memoryview | None) -> None:
+        if data_set is not None:
+            length = self._fragment_length
+            view = memoryview(data_set)
+            step = max(WRITE_BATCH // length, 1) * length
+            while len(view) > step:
+                await self._write([*batch, *fragment(context_id, view[:step], length, is_last=False)])
+                batch, view = [], view[step:]
+            batch += fragment(context_id, view, length)
+        await self._write(batch)
+
+    async def _send_chunks(self, context_id: int, batch: list[PDV], chunks: AsyncIterable[bytes]) -> None:
+        length = self._fragment_length
+        held = b""  # a fragment is the last one only when nothing follows: one is kept back until that is known
+        iterator = aiter(chunks)
+        self._awaiting_source = asyncio.current_task()
+        try:
+            async for chunk in iterator:
+                # An odd byte waits for the next chunk, too: fragments have even length (PS3.8 §E.1).
+                if chunk and (even := len(held) & ~1):
+                    await self._write([*batch, *fragment(context_id, held[:even], length, is_last=False)])
+                    batch, held = [], held[even:]
+                held = held + chunk if held else chunk
+        except asyncio.CancelledError:
+            if self._awaiting_source is None:  # it was `end` that cancelled us, since the source may have stalled
+                cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
+                self._raise_if_over()
+            raise
+        finally:
+            self._awaiting_source = None
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()  # a file it reads is closed now, not when the collector comes by
+        await self._write([*batch, *fragment(context_id, held, length)])
+
+    async def _write(self, pdvs: list[PDV]) -> None:
+        if not self._connection.is_writable:
+            await self._connection.drain()
+        self._raise_if_over()  # while it drained, or while the data was waited for
+        self._connection.upper_layer.send_pdata(pdvs)
+        self._connection.flush()
