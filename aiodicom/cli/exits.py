@@ -52,7 +52,7 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.CANNOT_USE_FOLDER: "the storage folder cannot be used",
     ExitCode.NETWORK: "network: no connection, or no answer in time",
     ExitCode.REJECTED: "the association was rejected",
-    ExitCode.NO_PRESENTATION_CONTEXT: "no presentation context was accepted for it",
+    ExitCode.NO_PRESENTATION_CONTEXT: "no presentation context was accepted for what was to be sent; nothing was",
     ExitCode.WARNINGS: "done, with warnings",
     ExitCode.FAILURES: "finished, with failures",
     ExitCode.ABORTED: "the association was aborted or lost, or TLS failed",

@@ -116,7 +116,8 @@ def _report(options: Namespace, shipment: Shipment, broken: Sequence[InvalidInst
     if not options.quiet:
         done = sum(each.file.size for each in shipment.outcomes if each.category is not Category.FAILURE)
         speed = f": {size(done / seconds)}/s, {sent / seconds:,.0f} instances/s" if sent > 1 and seconds > 0 else ""
-        say(f"sent {amount(sent, 'instance')} ({size(done)}) to {options.peer} in {duration(seconds)}{speed}")
+        what = f"sent {amount(sent, 'instance')} ({size(done)})" if sent else "sent nothing"
+        say(f"{what} to {options.peer} in {duration(seconds)}{speed}")
         _list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
     _list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
     _list("cannot be sent", [str(each) for each in broken])
@@ -141,7 +142,11 @@ def _exit_code(shipment: Shipment, broken: Sequence[InvalidInstance]) -> ExitCod
     sent = any(each.category is not Category.FAILURE for each in shipment.outcomes)
     if shipment.remaining and shipment.error is not None:
         return ExitCode.PARTIAL if sent else exit_code_of(shipment.error)
-    return combined([*(each.exit_code for each in shipment.outcomes), *(map(exit_code_of, broken))])
+    code = combined([*(each.exit_code for each in shipment.outcomes), *(map(exit_code_of, broken))])
+    if code is ExitCode.INVALID_INPUT and not sent:
+        return ExitCode.NO_VALID_INPUT
+    # 66 says that nothing found a presentation context: where something did, there were failures.
+    return ExitCode.FAILURES if code is ExitCode.NO_PRESENTATION_CONTEXT and sent else code
 
 
 COMMAND: Final = Command(HELP, parse, run)
