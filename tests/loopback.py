@@ -190,7 +190,7 @@ class RawPeer:
 
     def send(self, *parts: bytes) -> None:
         """Write."""
-        self.writer.writelines(parts)
+        self.writer.write(b"".join(parts))
 
     async def pdu(self) -> bytes:
         """The next PDU, header included."""
@@ -222,8 +222,8 @@ class RawPeer:
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        """Close the connection."""
-        self.writer.close()
+        """Close the connection; what was said has gone out by now, or nobody wants it."""
+        self.writer.transport.abort()
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.writer.wait_closed()

@@ -262,6 +262,7 @@ async def _flood(peer: RawPeer, data: bytes) -> None:
     while True:
         peer.send(data)
         await peer.writer.drain()
+        await asyncio.sleep(0)  # where drain() does not wait, the server must have its turn all the same
 
 
 # Peers that go.
