@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -112,12 +111,12 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
 
 
 async def test_its_scu_stores_every_instance_byte_for_byte(tmp_path: Path) -> None:
-    instances, folder, numbers = bundled_instances(), tmp_path / "kept", count()
+    instances, folder = bundled_instances(), tmp_path / "kept"
     server = Server(port=0, observers=())
 
     @server.on_c_store
     async def keep(operation: Operation) -> None:
-        await operation.save(folder, f"{next(numbers)}.dcm")  # it sends one after the other
+        await operation.save(folder, f"{operation.command.message_id - 1}.dcm")  # it counts from 1
 
     async with server:
         report = await run_pynetdicom_scu(
