@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 
 SMALL_FILE: Final = 1024 * 1024
-"""Up to this size a file is read whole; a longer one in chunks of this size, while it is sent."""
-
-TINY_FILE: Final = 128 * 1024
-"""Up to this size a file is opened in the event loop; a longer one in a worker thread."""
+"""Up to this size, in bytes, a file is opened and read whole where it is sent; a longer one is opened in a worker thread,
+and read in chunks of this size while it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ async def prepare(
     elif isinstance(instance, InstanceFile):
         encoded = _load(instance)  # it was opened and checked before: little is left to do
     elif isinstance(instance, str | os.PathLike):
-        encoded = _open_and_load(instance) if _is_tiny(instance) else await in_thread(_open_and_load, instance)
+        encoded = _open_and_load(instance) if _is_small(instance) else await in_thread(_open_and_load, instance)
     else:
         encoded = await in_thread(_encode, instance)
     accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
@@ -143,10 +141,10 @@ def _not_accepted(
     )
 
 
-def _is_tiny(path: str | os.PathLike[str]) -> bool:
-    # To check and read a file of this size takes less time than to change threads, and a few milliseconds at the worst.
+def _is_small(path: str | os.PathLike[str]) -> bool:
+    # To check and read such a file takes less time than to have another thread do it, which doubles what a store costs.
     try:
-        return os.stat(path).st_size <= TINY_FILE  # noqa: PTH116 - Path takes as long again
+        return os.stat(path).st_size <= SMALL_FILE  # noqa: PTH116 - Path takes as long again
     except OSError:
         return True  # to open it will say what is wrong
 
