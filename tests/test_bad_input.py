@@ -190,7 +190,8 @@ async def test_artim_is_not_started_again_by_bytes() -> None:
             if done:
                 break
         assert closed.done()
-        assert await closed == b""
+        # A byte that crosses the close is answered by a reset; either way nothing was said.
+        assert isinstance(closed.exception(), ConnectionResetError) or closed.result() == b""
 
 
 @pytest.mark.parametrize(
@@ -236,12 +237,14 @@ async def test_an_association_is_not_idle_while_its_operation_runs() -> None:
         assert (await busy.response()).status == 0
 
 
-async def test_a_peer_that_never_reads_is_aborted() -> None:
+async def test_a_peer_that_never_reads_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Responses pile up until the socket and the transport buffer are full; then the deadline of sending counts."""
 
     async def refuse(_operation: Operation) -> None:
         raise DimseError(0xC000, "x" * 64)
 
+    # Small responses: thousands of them would be needed to fill what large data sets are buffered in.
+    monkeypatch.setattr("aiodicom.transport.WRITE_BATCH", 32 * 1024)
     recorder = Recorder()
     async with serving(refuse, timeouts=Timeouts(send=SHORT), observers=(recorder,)) as server:
         for listening in server._servers[0].sockets:  # what is accepted inherits the small buffer
