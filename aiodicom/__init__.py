@@ -9,6 +9,12 @@ from aiodicom.client import AssociationRequest, associate
 from aiodicom.dimse.commands import (
     CEchoRQ,
     CEchoRSP,
+    CFindRQ,
+    CFindRSP,
+    CGetRQ,
+    CGetRSP,
+    CMoveRQ,
+    CMoveRSP,
     Command,
     CStoreRQ,
     CStoreRSP,
@@ -18,6 +24,7 @@ from aiodicom.dimse.commands import (
 )
 from aiodicom.dimse.status import Category, Status
 from aiodicom.errors import (
+    ArchiveError,
     AssociationAborted,
     AssociationError,
     AssociationRejected,
@@ -34,11 +41,23 @@ from aiodicom.errors import (
 )
 from aiodicom.handlers import Service, storage_service
 from aiodicom.logs import LoggingObserver
-from aiodicom.operation import BlockingOperation, Operation
+from aiodicom.nodes import Node, add_node, read_nodes
+from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance
 from aiodicom.part10 import InstanceFile, open_instance
-from aiodicom.planning import Plan, contexts_for, default_contexts, find_files, plan_associations
+from aiodicom.planning import (
+    Plan,
+    contexts_for,
+    contexts_to_retrieve,
+    default_contexts,
+    find_files,
+    plan_associations,
+)
+from aiodicom.query import Level, QueryOptions
+from aiodicom.scoped import Instances, Matches, Movement, Progress
 from aiodicom.server import Listener, Server
+from aiodicom.services.query import find_service
+from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.storage import save_by_study
 from aiodicom.terms import Peer, Terms, Timeouts
 from aiodicom.upper_layer.items import IdentityType, UserIdentity
@@ -46,6 +65,7 @@ from aiodicom.upper_layer.presentation import PresentationContext, ProposedConte
 from aiodicom.version import __version__
 
 __all__ = [
+    "ArchiveError",
     "Association",
     "AssociationAborted",
     "AssociationError",
@@ -55,21 +75,33 @@ __all__ = [
     "BlockingOperation",
     "CEchoRQ",
     "CEchoRSP",
+    "CFindRQ",
+    "CFindRSP",
+    "CGetRQ",
+    "CGetRSP",
+    "CMoveRQ",
+    "CMoveRSP",
     "CStoreRQ",
     "CStoreRSP",
     "Category",
     "Command",
+    "Conclusion",
     "ConnectionFailed",
     "DicomNetworkError",
     "DimseError",
     "EncodedInstance",
     "IdentityType",
     "InstanceFile",
+    "Instances",
     "InvalidInstance",
+    "Level",
     "Listener",
     "LocalProtocolError",
     "LoggingObserver",
+    "Matches",
+    "Movement",
     "NoAcceptedContext",
+    "Node",
     "Observer",
     "Operation",
     "OperationTimeout",
@@ -77,8 +109,10 @@ __all__ = [
     "Plan",
     "PresentationContext",
     "Priority",
+    "Progress",
     "ProposedContext",
     "ProtocolError",
+    "QueryOptions",
     "RemoteProtocolError",
     "Request",
     "Response",
@@ -90,12 +124,18 @@ __all__ = [
     "Timeouts",
     "UserIdentity",
     "__version__",
+    "add_node",
     "associate",
     "contexts_for",
+    "contexts_to_retrieve",
     "default_contexts",
     "find_files",
+    "find_service",
+    "get_service",
+    "move_service",
     "open_instance",
     "plan_associations",
+    "read_nodes",
     "save_by_study",
     "storage_service",
 ]

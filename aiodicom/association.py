@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
+from aiodicom.dataset import encode_data_set
 from aiodicom.dimse.commands import (
-    RESPONSES,
     CCancelRQ,
     CEchoRQ,
     CEchoRSP,
@@ -33,7 +34,7 @@ from aiodicom.dimse.commands import (
     respond,
 )
 from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand
-from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS, Category
+from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS
 from aiodicom.errors import (
     AssociationAborted,
     AssociationError,
@@ -45,8 +46,11 @@ from aiodicom.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from aiodicom.operation import IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
+from aiodicom.invoking import Invoker
+from aiodicom.operation import Conclusion, IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.outgoing import Instance, choose_context, prepare
+from aiodicom.query import NO_OPTIONS, Model, QueryOptions, choose_model, make_query, make_retrieval
+from aiodicom.scoped import Instances, Intake, Matches, Movement
 from aiodicom.sending import DataSetSource, Sender
 from aiodicom.terms import Peer, Terms, Timeouts
 from aiodicom.transport import Connection
@@ -57,6 +61,9 @@ from aiodicom.upper_layer.provider import ProviderAbort, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
 from aiodicom.workers import InThread, in_any_thread
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 
@@ -66,7 +73,7 @@ class Dispatch(Protocol):
     def status_at_once(self, operation: Operation) -> int | None:
         """Return the status of an operation that needs no handler; None where one must run."""
 
-    async def __call__(self, operation: Operation) -> int | None:
+    async def __call__(self, operation: Operation) -> int | Conclusion | None:
         """Run the handler and return its status; None is Success. A `DimseError` is a status, too."""
 
 
@@ -75,8 +82,6 @@ MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
 
 SPARE_OPERATIONS: Final = 16
 """How many operations beyond the negotiated window a peer may have open before we stop reading from it."""
-
-_MAY_BE_PENDING: Final = (CFindRQ, CGetRQ, CMoveRQ)
 
 
 class Observer:
@@ -117,6 +122,7 @@ class Association:
         terms: what was negotiated.
         since: when it was established.
         is_requestor: whether this end asked for it.
+        in_thread: runs what blocks.
     """
 
     def __init__(
@@ -133,26 +139,25 @@ class Association:
         self.terms = terms
         self.since = datetime.now(UTC)
         self.is_requestor = is_requestor
+        self.in_thread = in_thread
         self._connection = connection
         self._upper_layer = connection.upper_layer
         self._dispatch = dispatch
         self._timeouts = timeouts
         self._observers = observers
-        self._in_thread = in_thread
         self._loop = asyncio.get_running_loop()
         self._assembler = Assembler(terms.contexts)
         self._error: AssociationError | None = None
         # What we ask of the peer.
         self._sender = Sender(connection, terms.maximum_length, on_message=self._tell_sent, on_cut=self._abort)
-        self._slots = asyncio.Semaphore(terms.maximum_invoked or 0xFFFF)
-        self._last_message_id = 0
-        self._outstanding: dict[int, Responses] = {}
-        self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
-        # What the peer asks of us.
         self._window = ReceiveWindow(connection.pause_reading, connection.resume_reading)
+        self._invoker = Invoker(self._sender, self._window, terms.maximum_invoked, self._watch_by)
+        self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
+        self._intake: Intake | None = None  # of our C-GET
+        self._leaving: set[asyncio.Task[None]] = set()  # operations of ours that were abandoned
+        # What the peer asks of us.
         self._incoming: IncomingDataSet | None = None  # the data set that is arriving
         self._performing: dict[asyncio.Task[None], Operation] = {}
-        self._cancelled: set[Operation] = set()  # by the peer's C-CANCEL
         self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
         self._too_many = False
         self._peer_releases = False
@@ -242,7 +247,7 @@ class Association:
         """
         self._raise_if_over()
         context, outgoing = await prepare(
-            instance, self.contexts, self.terms.proposed, decompress=decompress, in_thread=self._in_thread
+            instance, self.contexts, self.terms.proposed, decompress=decompress, in_thread=self.in_thread
         )
         originator, originator_id = move_originator or (None, None)
         request = partial(
@@ -254,6 +259,133 @@ class Association:
             move_originator_message_id=originator_id,
         )
         return await self._exchange(context, request, CStoreRSP, outgoing.data)
+
+    def c_find(
+        self,
+        identifier: Dataset | Mapping[str, Any] | None = None,
+        *,
+        level: str | None = None,
+        model: str | None = None,
+        priority: Priority = Priority.MEDIUM,
+        idle_timeout: float | None = None,
+        total_timeout: float | None = None,
+        **keys: Any,  # noqa: ANN401 - whatever pydicom takes as the value of an element
+    ) -> Matches:
+        """Ask the peer what it has (C-FIND, PS3.7 §9.1.2; PS3.4 §C.4.1, §K.4.1).
+
+        It is iterated over, best in a block of its own::
+
+            async with association.c_find(level="study", PatientName="A*") as matches:
+                async for match in matches: ...
+
+        Nothing is sent before the block is entered, or the first match is asked for.
+
+        Args:
+            identifier: a Dataset, which goes out as it is; or keys by keyword, to which the usual return keys of the level
+                are added.
+            level: patient, study, series or image; that of the identifier if it has one. The worklist has none.
+            model: an information model (`patient`, `study`, `patient-study`, `worklist`) or the UID of a SOP class; by
+                default Patient Root at the patient level, Study Root at the others.
+            priority: PS3.7 §9.1.2.1.5.
+            idle_timeout: how long each response may take, in seconds; by default `Timeouts.pending`.
+            total_timeout: how long all of it may take, in seconds; by default for ever.
+            keys: further keys by keyword; None asks for the attribute.
+
+        Raises:
+            LocalProtocolError: the identifier has no level, an unknown one or an unknown keyword.
+            NoAcceptedContext: the SOP class was not proposed, or not accepted.
+        """
+        chosen = choose_model(model, level)
+        query = make_query(identifier, model=chosen, level=level, keys=keys)
+        ask = partial(CFindRQ, affected_sop_class_uid=chosen.find, priority=priority)
+        context = self._context_of(chosen, chosen.find, "C-FIND")
+        return Matches(self, partial(self._ask, context, ask, query, idle_timeout), total_timeout, self._syntax_of)
+
+    def c_get(
+        self,
+        identifier: Dataset | Mapping[str, Any] | None = None,
+        *,
+        level: str | None = None,
+        model: str | None = None,
+        priority: Priority = Priority.MEDIUM,
+        idle_timeout: float | None = None,
+        total_timeout: float | None = None,
+        **keys: Any,  # noqa: ANN401 - likewise
+    ) -> Instances:
+        """Retrieve instances over this association (C-GET, PS3.7 §9.1.3; PS3.4 §C.4.3).
+
+        They are taken one after the other::
+
+            async with association.c_get(level="series", SeriesInstanceUID=uid) as instances:
+                async for instance in instances:
+                    await instance.save(folder)
+
+        The association must propose the SOP classes of the instances, in the role of SCP: `contexts_to_retrieve()`.
+
+        Args:
+            identifier: a Dataset, or keys by keyword: the unique keys of the level and of those above.
+            level: patient, study, series or image; by default that of the lowest unique key.
+            model: as for `c_find`; `composite` and `no-bulk-data`, too.
+            priority: PS3.7 §9.1.3.1.5.
+            idle_timeout: how long the next response or instance may take, in seconds; by default `Timeouts.pending`.
+            total_timeout: how long all of it may take, in seconds; by default for ever.
+            keys: further keys by keyword.
+
+        Raises:
+            LocalProtocolError: the identifier lacks its unique key.
+            NoAcceptedContext: the SOP class was not accepted, or none to receive instances in.
+        """
+        chosen = choose_model(model, level)
+        query = make_retrieval(identifier, model=chosen, level=level, keys=keys)
+        ask = partial(CGetRQ, affected_sop_class_uid=chosen.get, priority=priority)
+        context = self._context_of(chosen, chosen.get, "C-GET")
+        if not any(each.as_scp for each in self.contexts):
+            advice = "propose storage SOP classes in the role of SCP: associate(…, contexts=contexts_to_retrieve())"
+            raise NoAcceptedContext("storage as SCP", None, proposed=[], advice=advice)
+        intake = Intake()
+        begin = partial(self._get, context, ask, query, idle_timeout, intake)
+        return Instances(self, begin, total_timeout, self._syntax_of, intake)
+
+    def c_move(
+        self,
+        identifier: Dataset | Mapping[str, Any] | None = None,
+        *,
+        destination: str,
+        level: str | None = None,
+        model: str | None = None,
+        priority: Priority = Priority.MEDIUM,
+        idle_timeout: float | None = None,
+        total_timeout: float | None = None,
+        **keys: Any,  # noqa: ANN401 - likewise
+    ) -> Movement:
+        """Let the peer send instances to a third party (C-MOVE, PS3.7 §9.1.4; PS3.4 §C.4.2).
+
+        How far it is comes one by one::
+
+            async for progress in association.c_move(level="study", StudyInstanceUID=uid, destination="WS1"):
+                print(progress.completed, progress.remaining)
+
+        Args:
+            identifier: as for `c_get`.
+            destination: the AE title of who is to get them; the peer must know it.
+            level: likewise.
+            model: likewise.
+            priority: PS3.7 §9.1.4.1.5.
+            idle_timeout: how long the next response may take, in seconds; by default `Timeouts.pending`. A peer need not
+                send any before the last.
+            total_timeout: how long all of it may take, in seconds; by default for ever.
+            keys: further keys by keyword.
+
+        Raises:
+            LocalProtocolError: the identifier lacks its unique key.
+            NoAcceptedContext: the SOP class was not accepted.
+        """
+        chosen = choose_model(model, level)
+        query = make_retrieval(identifier, model=chosen, level=level, keys=keys)
+        ask = partial(CMoveRQ, affected_sop_class_uid=chosen.move, priority=priority, move_destination=destination)
+        context = self._context_of(chosen, chosen.move, "C-MOVE")
+        begin = partial(self._ask, context, ask, query, idle_timeout)
+        return Movement(self, begin, total_timeout, self._syntax_of, self._invoker.expect)
 
     async def release(self) -> None:
         """End the association in order (A-RELEASE, PS3.8 §7.2). One that is over already is left as it is.
@@ -314,19 +446,20 @@ class Association:
 
     # Requests of ours.
 
-    def _new_message_id(self) -> int:
-        # Unique among the outstanding ones (PS3.7 §9.1.1.1.1); 0 is legal and confuses peers.
-        while True:
-            self._last_message_id = self._last_message_id % 0xFFFF + 1
-            if self._last_message_id not in self._outstanding:
-                return self._last_message_id
-
     def _context_for(self, abstract_syntax: str) -> PresentationContext:
         context = choose_context(self.terms.contexts.values(), abstract_syntax)
         if context is None:
             items = (item for item in self.terms.proposed if item.abstract_syntax == abstract_syntax)
             raise NoAcceptedContext(abstract_syntax, None, proposed=[item.transfer_syntaxes for item in items])
         return context
+
+    def _context_of(self, model: Model, sop_class_uid: str, service: str) -> PresentationContext:
+        if not sop_class_uid:
+            raise LocalProtocolError(f"the model {model.name!r} has no {service}")
+        return self._context_for(sop_class_uid)
+
+    def _syntax_of(self, context_id: int) -> str:
+        return self.terms.contexts[context_id].transfer_syntax
 
     async def _exchange(
         self,
@@ -335,33 +468,88 @@ class Association:
         expected: type[ResponseType],
         data_set: DataSetSource | None = None,
     ) -> ResponseType:
-        """Send a request, made with a Message ID once there is room for it in the window; return its only response."""
-        await self._slots.acquire()
-        request = make_request(message_id=self._new_message_id())
-        responses = Responses(request)
-        self._outstanding[request.message_id] = responses
-        try:
-            await self._sender.send(context.context_id, request, data_set)
-        except BaseException:
-            self._forget(request.message_id)
-            raise
-        # A caller that is cancelled while it waits leaves the request outstanding: it keeps its place in the window, and
-        # its deadline, until the response comes.
-        self._expect(responses)
+        """Send a request, and return its only response."""
+        responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self._timeouts.response)
         response = (await responses.next()).response
         assert isinstance(response, expected)  # _response_received looked
         return response
 
-    def _forget(self, message_id: int) -> None:
-        if self._outstanding.pop(message_id, None) is not None:
-            self._slots.release()
+    async def _ask(
+        self,
+        context: PresentationContext,
+        make_request: Callable[..., Request],
+        identifier: Dataset,
+        idle_timeout: float | None,
+    ) -> Responses:
+        """Send a request that has an identifier and, perhaps, many responses."""
+        self._raise_if_over()
+        encoded = encode_data_set(identifier, context.transfer_syntax)
+        idle = self._timeouts.pending if idle_timeout is None else idle_timeout
+        return await self._invoker.begin(context.context_id, make_request, encoded, idle=idle)
 
-    def _expect(self, responses: Responses) -> None:
-        """Set the deadline of the next response."""
-        if self._timeouts.response is not None and self._error is None:
-            responses.deadline = self._loop.time() + self._timeouts.response
-            if self._watch.when() > responses.deadline:
-                self._watch_again(responses.deadline)
+    async def _get(
+        self,
+        context: PresentationContext,
+        make_request: Callable[..., Request],
+        identifier: Dataset,
+        idle_timeout: float | None,
+        intake: Intake,
+    ) -> Responses:
+        """Send a C-GET, whose sub-operations go to that intake from the moment it is sent."""
+
+        def make(message_id: int) -> Request:
+            # A sub-operation does not say which C-GET it belongs to.
+            if self._intake is not None and not self._intake.is_over:
+                raise LocalProtocolError(
+                    "a C-GET is open on this association: end it first, or use another association"
+                )
+            self._intake = intake
+            return make_request(message_id=message_id)
+
+        return await self._ask(context, make, identifier, idle_timeout)
+
+    async def leave(self, responses: Responses) -> None:
+        """Cancel an operation of ours and wait for its end; beyond `Timeouts.cancel` abort (for scopes, not for users)."""
+        if self._error is not None:
+            return
+        try:
+            async with asyncio.timeout(self._timeouts.cancel):
+                await self._invoker.cancel(responses)
+        except TimeoutError:
+            self._abort("the peer did not answer our C-CANCEL")
+        except asyncio.CancelledError:
+            self._abort("we gave up waiting for the answer to our C-CANCEL")
+            raise
+        except AssociationError:
+            pass  # which says it to whoever goes on using it
+
+    def abandon(self, responses: Responses) -> None:
+        """Do the same for an operation that nobody refers to any more, from whichever thread finds that out."""
+        responses.holder = None
+        with suppress(RuntimeError):  # the loop is closed, and with it the association
+            self._loop.call_soon_threadsafe(self._leave_soon, responses)
+
+    def _leave_soon(self, responses: Responses) -> None:
+        if self._error is None and not responses.is_over:
+            task = self._loop.create_task(self.leave(responses))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    # What an operation of the peer asks of us.
+
+    def options_for(self, sop_class_uid: str) -> QueryOptions:
+        """Return what was negotiated of a SOP class (PS3.4 §C.5)."""
+        return self.terms.options.get(sop_class_uid, NO_OPTIONS)
+
+    async def respond(self, operation: Operation, conclusion: Conclusion) -> None:
+        """Send a response to an operation that is being performed, not the last one (for services, not for users).
+
+        Raises:
+            AssociationError: the association ended.
+            OperationTimeout: the peer has stopped reading.
+        """
+        response = respond(operation.command, conclusion.status, **_fields(conclusion))
+        await self._sender.send(operation.context.context_id, response, conclusion.data_set)
 
     # What arrives.
 
@@ -424,26 +612,14 @@ class Association:
                 self._deliver(ReceivedResponse(response, bytes(data)))
 
     def _response_received(self, response: Response, has_data_set: bool) -> None:
-        responses = self._outstanding.get(response.message_id_being_responded_to)
-        if responses is None or RESPONSES[type(responses.request)] is not type(response):
-            raise RemoteProtocolError(
-                f"{type(response).__name__} to message {response.message_id_being_responded_to}, which asks for none",
-                source=0,
-            )
+        self._invoker.check(response)
         if has_data_set:
             self._response = response, bytearray()
         else:
             self._deliver(ReceivedResponse(response, None))
 
     def _deliver(self, received: ReceivedResponse) -> None:
-        message_id = received.response.message_id_being_responded_to
-        responses = self._outstanding[message_id]
-        is_pending = received.response.status.category is Category.PENDING
-        if is_pending and not isinstance(responses.request, _MAY_BE_PENDING):
-            raise RemoteProtocolError(f"a {type(received.response).__name__} with a status of Pending", source=0)
-        responses.deliver(received)
-        if not is_pending:
-            self._forget(message_id)
+        if self._invoker.deliver(received):
             self._quiet_since = self._loop.time()
 
     # Requests of the peer.
@@ -452,16 +628,19 @@ class Association:
         data_set = IncomingDataSet(context.transfer_syntax, self._window, is_empty=not has_data_set)
         if has_data_set:
             self._incoming = data_set
-        operation = Operation(request, context, self.peer, data_set, self._in_thread)
+        operation = Operation(request, context, self.peer, data_set, self.in_thread, self)
+        dispatch = self._dispatch
+        if self._intake is not None and isinstance(request, CStoreRQ) and not self._intake.is_over:
+            dispatch = self._intake
         if any(other.command.message_id == request.message_id for other in self._performing.values()):
             status: int | None = DUPLICATE_INVOCATION
         else:
-            status = self._dispatch.status_at_once(operation)
+            status = dispatch.status_at_once(operation)
         if status is not None and not has_data_set and self._sender.is_ready:
             # A task for what waits for nothing would cost more than the answer itself.
             self._sender.send_at_once(context.context_id, respond(request, status))
             return
-        task = self._loop.create_task(self._perform(operation, status))
+        task = self._loop.create_task(self._perform(operation, status, dispatch))
         self._performing[task] = operation
         task.add_done_callback(self._performed)
         allowed = (self.terms.maximum_performed or 0xFFFF) + SPARE_OPERATIONS
@@ -480,48 +659,49 @@ class Association:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
 
-    async def _perform(self, operation: Operation, status: int | None) -> None:
+    async def _perform(self, operation: Operation, status: int | None, dispatch: Dispatch) -> None:
         """Run the handler, unless the status is known; discard what is left of the data set; send the response."""
-        comment = ""
-        if status is None:
-            status, comment = await self._status_of(operation)
-        if not 0 <= status <= 0xFFFF:
-            status, comment = PROCESSING_FAILURE, "The handler's status is no status code"
+        conclusion = await self._conclusion_of(operation, dispatch) if status is None else Conclusion(status)
+        if not 0 <= conclusion.status <= 0xFFFF:
+            conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
         self._answering.add(operation)
         try:
             operation.data_set.discard()
             if not operation.data_set.is_complete:
                 await operation.data_set.wait_complete()
-            response = respond(operation.command, status, **({"error_comment": comment} if comment else {}))
-            await self._sender.send(operation.context.context_id, response)
+            response = respond(operation.command, conclusion.status, **_fields(conclusion))
+            await self._sender.send(operation.context.context_id, response, conclusion.data_set)
         except (AssociationError, OperationTimeout, LocalProtocolError):
             return  # the association is over, or we are releasing it
         finally:
             self._answering.discard(operation)
-            self._cancelled.discard(operation)
 
-    async def _status_of(self, operation: Operation) -> tuple[int, str]:
+    async def _conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
         """Run the handler; turn what it returns or raises into a status and an Error Comment."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            status = await self._dispatch(operation)
+            result = await dispatch(operation)
         except DimseError as error:
             if isinstance(error.__cause__, OSError):
                 self._tell_failed(operation, error.__cause__)  # a full disk is nothing to keep to oneself
-            return error.status, error.comment
+            return Conclusion(error.status, error.comment)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            assert task is not None
-            if operation in self._cancelled and self._error is None:
+            if operation.is_cancelled and self._error is None:
                 task.uncancel()
-                return CANCEL, ""
+                return Conclusion(CANCEL)
             if task.cancelling():
                 raise
-            return PROCESSING_FAILURE, "The handler was cancelled"
+            return Conclusion(PROCESSING_FAILURE, "The handler was cancelled")
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
             if not (self._peer_releases and isinstance(error, AssociationReleased)):
                 self._tell_failed(operation, error)
-            return PROCESSING_FAILURE, f"{type(error).__name__} in the handler"
-        return (SUCCESS if status is None else int(status)), ""
+            return Conclusion(PROCESSING_FAILURE, f"{type(error).__name__} in the handler")
+        if operation.is_cancelled and self._error is None and task.cancelling():
+            task.uncancel()  # the handler came to an end of its own all the same
+        if isinstance(result, Conclusion):
+            return result
+        return Conclusion(SUCCESS if result is None else int(result))
 
     def _tell_sent(self, command: Command) -> None:
         for observer in self._observers:
@@ -536,7 +716,7 @@ class Association:
         """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
         for task, operation in self._performing.items():
             if operation.command.message_id == message_id and operation not in self._answering:
-                self._cancelled.add(operation)
+                operation.is_cancelled = True
                 task.cancel()
 
     # The end.
@@ -546,8 +726,7 @@ class Association:
         error = AssociationReleased("the peer released the association")
         if self._incoming is not None:
             self._incoming.fail(error)
-        for responses in tuple(self._outstanding.values()):
-            responses.fail(error)
+        self._invoker.fail(error)
         self._answer_release()
 
     def _answer_release(self) -> None:
@@ -574,9 +753,7 @@ class Association:
         self._watch.cancel()
         if self._incoming is not None:
             self._incoming.fail(error)
-        for message_id, responses in tuple(self._outstanding.items()):
-            responses.fail(error)
-            self._forget(message_id)
+        self._invoker.end(error)
         self._sender.end(error)
         for task in self._performing:
             task.cancel()
@@ -592,18 +769,17 @@ class Association:
     def _watch_peer(self) -> None:
         """Abort where a response is overdue, where the peer stalls inside a message, or has been silent for too long."""
         now = self._loop.time()
-        due = min((responses.deadline for responses in self._outstanding.values()), default=math.inf)
+        due = self._invoker.deadline
         unsent, self._unsent = self._unsent, self._connection.unsent
-        if due <= now and self._unsent not in (0, unsent):
-            # The peer cannot answer what it has not got; but it is getting it.
-            due = self._put_off(now)
         if due <= now:
-            self._response_overdue(due)
+            due = self._due_after_all(now, unsent)
+        if due <= now:
+            self._response_overdue()
             return
         if self._assembler.inside_message or self._upper_layer.inside_pdu:
             words, limit = "the peer stopped in the middle of a message", self._timeouts.stall
             since = self._connection.last_received
-        elif self._performing or self._outstanding:
+        elif self._performing or self._invoker.is_waiting:
             words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
             words, limit = "the peer had nothing to say", self._timeouts.idle or math.inf
@@ -613,22 +789,32 @@ class Association:
         if since + limit <= now:
             self._abort(f"{words} for {limit:g} s", source=2)
         else:
-            self._watch_again(min(since + limit, due, now + self._watch_period))
+            self._watch_by(min(since + limit, due, now + self._watch_period), anew=True)
 
-    def _put_off(self, now: float) -> float:
-        for responses in self._outstanding.values():
-            responses.deadline = max(responses.deadline, now + (self._timeouts.response or math.inf))
-        return min(responses.deadline for responses in self._outstanding.values())
+    def _due_after_all(self, now: float, unsent: int) -> float:
+        """Return when a response is due that seems overdue, but that the peer could not send yet."""
+        if self._unsent not in (0, unsent) or self._connection.is_held:
+            return self._invoker.put_off(now)  # it is still getting our request, or we do not read
+        if self._intake is not None and not self._intake.is_over:
+            # While we perform its sub-operations it waits for us; after that, and while one arrives, its time begins anew.
+            return self._invoker.put_off(now if self._performing else self._connection.last_received)
+        return self._invoker.deadline
 
-    def _watch_again(self, when: float) -> None:
-        self._watch.cancel()
-        self._watch = self._loop.call_at(when, self._watch_peer)
+    def _watch_by(self, when: float, *, anew: bool = False) -> None:
+        """Look after the peer at that time, if not before; `anew` forgets about before."""
+        if self._error is None and (anew or self._watch.when() > when):
+            self._watch.cancel()
+            self._watch = self._loop.call_at(when, self._watch_peer)
 
-    def _response_overdue(self, deadline: float) -> None:
-        overdue = next(responses for responses in self._outstanding.values() if responses.deadline == deadline)
+    def _response_overdue(self) -> None:
+        overdue = self._invoker.overdue()
         advice = f"the peer did not answer our {type(overdue.request).__name__}; the association was aborted"
-        overdue.fail(OperationTimeout("response", self._timeouts.response or 0, advice))
+        overdue.fail(OperationTimeout("response", overdue.idle or 0, advice))
         self._abort(advice)
+
+
+def _fields(conclusion: Conclusion) -> dict[str, object]:
+    return {**conclusion.fields, "error_comment": conclusion.comment} if conclusion.comment else {**conclusion.fields}
 
 
 def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:

@@ -20,6 +20,7 @@ from aiodicom.errors import (
 from aiodicom.handlers import Dispatcher
 from aiodicom.logs import LoggingObserver
 from aiodicom.planning import default_contexts
+from aiodicom.query import QUERY_RETRIEVE_CLASSES, QueryOptions, options_of
 from aiodicom.terms import DEFAULT_WINDOW, Terms, Timeouts, announced_length, describe_peer, find_item
 from aiodicom.transport import MAXIMUM_LENGTH, Connection
 from aiodicom.upper_layer.items import (
@@ -28,6 +29,7 @@ from aiodicom.upper_layer.items import (
     ImplementationVersionName,
     MaximumLength,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UserIdentity,
     UserInformationItem,
 )
@@ -51,6 +53,7 @@ def associate(
     maximum_length: int = MAXIMUM_LENGTH,
     operations_window: tuple[int, int] | None = None,
     identity: UserIdentity | None = None,
+    options: QueryOptions | None = None,
     user_information: Sequence[UserInformationItem] = (),
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
     tls: ssl.SSLContext | None = None,
@@ -75,7 +78,9 @@ def associate(
         operations_window: how many operations we want to invoke, and how many to perform, at a time; 0 is no limit
             (PS3.7 §D.3.3.3). Not offered unless given: some peers drop the connection when they see the offer.
         identity: who we are (PS3.7 §D.3.3.7).
-        user_information: further sub-items to send, such as extended negotiation.
+        options: what to ask for in the contexts of Query/Retrieve and the worklist (PS3.4 §C.5.1.1); the terms of the
+            association tell what was granted. Not offered unless given.
+        user_information: further sub-items to send.
         timeouts: how long each wait may take.
         tls: the context of a TLS connection; None is none.
         observers: hooks; by default one that logs. A sequence of none is silent.
@@ -101,6 +106,11 @@ def associate(
         information.append(AsynchronousOperationsWindow(*operations_window))
     if identity is not None:
         information.append(identity)
+    if options is not None:
+        classes = dict.fromkeys(
+            item.abstract_syntax for item in items if item.abstract_syntax in QUERY_RETRIEVE_CLASSES
+        )
+        information += [options.propose(uid) for uid in classes]
     request = AAssociateRQ(called_ae_title, calling_ae_title, items, tuple(information))
     request.encode()  # what cannot be encoded is said before anything is connected
     return AssociationRequest(
@@ -259,6 +269,9 @@ def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Term
     offered = find_item(request.user_information, AsynchronousOperationsWindow)
     agreed = find_item(answer.user_information, AsynchronousOperationsWindow)
     window = agreed if offered and agreed else DEFAULT_WINDOW
+    offers = {
+        item.sop_class_uid: item for item in request.user_information if isinstance(item, SOPClassExtendedNegotiation)
+    }
     return Terms(
         peer=describe_peer(request, request.called_ae_title, address, answer.user_information),
         contexts=contexts,
@@ -267,4 +280,9 @@ def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Term
         maximum_invoked=window.maximum_number_operations_invoked,
         maximum_performed=window.maximum_number_operations_performed,
         user_information=answer.user_information,
+        options={
+            item.sop_class_uid: options_of(item).agree(offers[item.sop_class_uid])
+            for item in answer.user_information
+            if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in offers
+        },
     )

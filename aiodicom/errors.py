@@ -14,6 +14,7 @@
         NoAcceptedContext
       DimseError(status, comment)           a failure status: raised by a handler, or for one
       InvalidInstance                       a file or data set that cannot be sent or kept
+      ArchiveError                          the embedded archive, or its index, cannot be used
       OperationTimeout (also a TimeoutError), naming its phase
 
 Every message says what happened and, where there is a likely cause, what to do next.
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from typing import Final
 
 __all__ = [
+    "ArchiveError",
     "AssociationAborted",
     "AssociationError",
     "AssociationRejected",
@@ -201,6 +203,10 @@ class DimseError(DicomNetworkError):
 
 class InvalidInstance(DicomNetworkError, ValueError):
     """A file or data set that is no DICOM instance, is damaged, or lacks what it needs to be sent or kept."""
+
+
+class ArchiveError(DicomNetworkError):
+    """The folder or the index of an embedded archive cannot be used as it is."""
 
 
 class OperationTimeout(DicomNetworkError, TimeoutError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeAlias, cast
 
@@ -16,7 +16,8 @@ from anyio import CapacityLimiter, to_thread
 
 from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request
 from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
-from aiodicom.operation import BlockingOperation, Operation
+from aiodicom.operation import BlockingOperation, Conclusion, Operation
+from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.uids import VERIFICATION, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
 
@@ -34,11 +35,15 @@ class Service:
         request: the class of the request: `CStoreRQ`, `CEchoRQ`, …
         handler: performs it; None is Success at once.
         abstract_syntaxes: for which SOP classes, each with the transfer syntaxes and roles that are accepted.
+        options: which options of Query/Retrieve and the worklist it takes, where a requestor offers them (PS3.4 §C.5.1.1).
+        sub_operations: the SOP classes that it invokes on the same association, as a C-GET does, likewise.
     """
 
     request: type[Request]
     handler: Handler | None
     abstract_syntaxes: Mapping[str, SupportedSyntax]
+    options: QueryOptions = NO_OPTIONS
+    sub_operations: Mapping[str, SupportedSyntax] = field(default_factory=dict)
 
 
 VERIFICATION_SERVICE: Final = Service(CEchoRQ, None, {VERIFICATION: SupportedSyntax()})
@@ -71,12 +76,20 @@ class Dispatcher:
     def __init__(self, services: Iterable[Service], limiter: CapacityLimiter | None = None) -> None:
         self.supported: dict[str, SupportedSyntax] = {}
         """What is accepted for each abstract syntax: what any of its services accepts."""
+        self.options: dict[str, QueryOptions] = {}
+        """What of Query/Retrieve and the worklist is negotiated for each abstract syntax."""
         self._handlers: dict[tuple[type[Request], str], CoroutineHandler | None] = {}
         for service in services:
             handler = None if service.handler is None else _as_coroutine(service.handler, limiter)
             for uid, syntax in service.abstract_syntaxes.items():
                 self._handlers[service.request, uid] = handler
-                self.supported[uid] = _union(self.supported[uid], syntax) if uid in self.supported else syntax
+                self.options[uid] = service.options
+                self._support(uid, syntax)
+            for uid, syntax in service.sub_operations.items():
+                self._support(uid, syntax)
+
+    def _support(self, uid: str, syntax: SupportedSyntax) -> None:
+        self.supported[uid] = _union(self.supported[uid], syntax) if uid in self.supported else syntax
 
     def status_at_once(self, operation: Operation) -> int | None:
         """Return the status of an operation that needs no handler; None where one must run.
@@ -89,20 +102,15 @@ class Dispatcher:
         key = type(command), context.abstract_syntax
         if key not in self._handlers:
             return UNRECOGNIZED_OPERATION
-        if not context.as_scp or _sop_class(command) != context.abstract_syntax:
+        if not context.as_scp or operation.sop_class_uid != context.abstract_syntax:
             return SOP_CLASS_NOT_SUPPORTED
         return SUCCESS if self._handlers[key] is None else None
 
-    async def __call__(self, operation: Operation) -> int | None:
+    async def __call__(self, operation: Operation) -> int | Conclusion | None:
         """Run the handler of an operation and return its status; None is Success."""
         handler = self._handlers[type(operation.command), operation.context.abstract_syntax]
-        status = None if handler is None else await handler(operation)
-        return status if isinstance(status, int) and not isinstance(status, bool) else None
-
-
-def _sop_class(command: Request) -> str | None:
-    affected: str | None = getattr(command, "affected_sop_class_uid", None)
-    return affected or getattr(command, "requested_sop_class_uid", None)
+        result = None if handler is None else await handler(operation)
+        return result if isinstance(result, int | Conclusion) and not isinstance(result, bool) else None
 
 
 def _union(one: SupportedSyntax, other: SupportedSyntax) -> SupportedSyntax:

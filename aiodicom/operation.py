@@ -11,19 +11,23 @@ import errno
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 from anyio import CancelScope, from_thread
 
 from aiodicom.dataset import decode_data_set
-from aiodicom.dimse.commands import Request, Response
-from aiodicom.errors import DimseError, InvalidInstance
+from aiodicom.dimse.commands import CStoreRSP, Request, Response
+from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
+from aiodicom.outgoing import Instance
 from aiodicom.part10 import file_meta, valid_uid
+from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.terms import Peer
+from aiodicom.uids import DEFLATED
 from aiodicom.upper_layer.presentation import PresentationContext
 from aiodicom.workers import InThread, in_any_thread
 
@@ -34,11 +38,18 @@ if TYPE_CHECKING:
 HIGH_WATER: Final = 1024 * 1024
 """How many bytes of data sets an association buffers before it stops reading from the peer."""
 
-LOW_WATER: Final = HIGH_WATER // 2
-"""How few bytes must be left of them before it reads on."""
-
 FILE_BATCH: Final = 1024 * 1024
 """How much of a data set is written to a file at once, in bytes."""
+
+MAXIMUM_IDENTIFIER: Final = 1024 * 1024
+"""The longest identifier that is taken, in bytes."""
+
+MAXIMUM_IDENTIFIER_ELEMENTS: Final = 100_000
+SMALL_IDENTIFIER: Final = 16 * 1024
+"""Up to this size, in bytes, an identifier is decoded in the event loop, which takes less time than a change of threads."""
+
+# PS3.4 Table C.4-1: Unable to process.
+_UNABLE_TO_PROCESS: Final = 0xC000
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # the last is Windows'
 
@@ -51,12 +62,13 @@ class ReceiveWindow:
         resume: called when there is room again.
     """
 
-    __slots__ = ("_pause", "_paused", "_resume", "buffered")
+    __slots__ = ("_high", "_pause", "_paused", "_resume", "buffered")
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self._pause = pause
         self._resume = resume
         self._paused = False
+        self._high = HIGH_WATER
         self.buffered = 0
 
     @property
@@ -68,12 +80,17 @@ class ReceiveWindow:
         """Count bytes that came in; with a negative number, bytes that were taken."""
         self.buffered += count
         if self._paused:
-            if self.buffered <= LOW_WATER:
+            if self.buffered <= self._high // 2:
                 self._paused = False
                 self._resume()
-        elif self.buffered > HIGH_WATER:
+        elif self.buffered > self._high:
             self._paused = True
             self._pause()
+
+    def set_bound(self, high: int) -> None:
+        """Let so many bytes come before reading is paused; half of them must be left before it goes on."""
+        self._high = high
+        self.add(0)
 
 
 class IncomingDataSet:
@@ -99,6 +116,11 @@ class IncomingDataSet:
     def is_complete(self) -> bool:
         """Whether the last fragment has come."""
         return self._ended
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is complete, and its consumer has all of it."""
+        return self._ended and not self._chunks and not self._discarding
 
     # The association's side.
 
@@ -160,6 +182,40 @@ class IncomingDataSet:
             self._waiter.set_result(None)
 
 
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """How an operation ended, where that is more than a status: what its final response says.
+
+    Args:
+        status: the status code.
+        comment: Error Comment (0000,0902).
+        fields: further fields of the response, by name.
+        data_set: what goes with it, encoded in the transfer syntax of the context.
+    """
+
+    status: int
+    comment: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    data_set: bytes | None = None
+
+
+class Exchange(Protocol):
+    """What an operation may ask of the association that it came on."""
+
+    @property
+    def contexts(self) -> tuple[PresentationContext, ...]:
+        """The accepted presentation contexts."""
+
+    def options_for(self, sop_class_uid: str) -> QueryOptions:
+        """Return what was negotiated of a SOP class."""
+
+    async def respond(self, operation: Operation, conclusion: Conclusion) -> None:
+        """Send a response that is not the last one."""
+
+    async def c_store(self, instance: Instance) -> CStoreRSP:
+        """Invoke a sub-operation on the same association."""
+
+
 class Operation:
     """A request of the peer that is being performed: what a handler gets.
 
@@ -168,9 +224,11 @@ class Operation:
         context: the presentation context it came on.
         peer: who asks.
         data_set: the data set of the request, as it arrives; empty where the request has none.
+        exchange: the association, as far as an operation may use it.
+        is_cancelled: whether the peer has sent a C-CANCEL for it (PS3.7 §9.3.2.3).
     """
 
-    __slots__ = ("_in_thread", "command", "context", "data_set", "peer")
+    __slots__ = ("_identifier", "_in_thread", "command", "context", "data_set", "exchange", "is_cancelled", "peer")
 
     def __init__(
         self,
@@ -179,15 +237,63 @@ class Operation:
         peer: Peer,
         data_set: IncomingDataSet,
         in_thread: InThread = in_any_thread,
+        exchange: Exchange | None = None,
     ) -> None:
         self.command = command
         self.context = context
         self.peer = peer
         self.data_set = data_set
+        self.exchange = exchange
+        self.is_cancelled = False
         self._in_thread = in_thread
+        self._identifier: Dataset | None = None
 
     def __repr__(self) -> str:
         return f"<Operation {type(self.command).__name__} {self.command.message_id} from {self.peer}>"
+
+    @property
+    def sop_class_uid(self) -> str:
+        """The Affected or Requested SOP Class UID of the request; empty where it has none."""
+        affected: str | None = getattr(self.command, "affected_sop_class_uid", None)
+        return affected or getattr(self.command, "requested_sop_class_uid", None) or ""
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """How its data set is encoded: the transfer syntax of its presentation context."""
+        return self.context.transfer_syntax
+
+    @property
+    def options(self) -> QueryOptions:
+        """What was negotiated of its SOP class (PS3.4 §C.5.1.1)."""
+        return NO_OPTIONS if self.exchange is None else self.exchange.options_for(self.context.abstract_syntax)
+
+    @property
+    def identifier(self) -> Dataset:
+        """The identifier of a C-FIND, C-GET or C-MOVE, decoded before its handler runs (PS3.4 §C.4).
+
+        Raises:
+            LocalProtocolError: it is no such operation.
+        """
+        if self._identifier is None:
+            raise LocalProtocolError(f"{self!r} has no identifier: only C-FIND, C-GET and C-MOVE do")
+        return self._identifier
+
+    async def read_identifier(self) -> Dataset:
+        """Receive and decode the identifier; from then on `identifier` is it. Services do this before their handler runs.
+
+        Raises:
+            DimseError: 0xA700 where it has more than `MAXIMUM_IDENTIFIER` bytes; 0xC000 where it cannot be decoded
+                (PS3.4 Table C.4-1).
+        """
+        data = await self.read(limit=MAXIMUM_IDENTIFIER)
+        try:
+            if len(data) <= SMALL_IDENTIFIER and self.transfer_syntax_uid not in DEFLATED:
+                self._identifier = _decode_identifier(data, self.transfer_syntax_uid)
+            else:
+                self._identifier = await self._in_thread(_decode_identifier, data, self.transfer_syntax_uid)
+        except InvalidInstance as error:
+            raise DimseError(_UNABLE_TO_PROCESS, "The identifier cannot be decoded") from error
+        return self._identifier
 
     @property
     def sop_instance_uid(self) -> str:
@@ -257,7 +363,7 @@ class Operation:
             self.data_set.transfer_syntax,
             source_ae_title=self.peer.ae_title,
         )
-        file = _PartialFile(os.fspath(folder), name or f"{uid}.dcm")
+        file = PartialFile(os.fspath(folder), name or f"{uid}.dcm")
         try:
             chunks = [meta, *await self.data_set.take(FILE_BATCH)]
             while not self.data_set.is_complete:
@@ -272,7 +378,20 @@ class Operation:
                     await self._in_thread(file.remove)
 
 
-class _PartialFile:
+def _decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
+    identifier = decode_data_set(
+        data, transfer_syntax_uid, max_inflated=MAXIMUM_IDENTIFIER, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS
+    )
+    try:
+        for element in identifier:  # so that nothing is left to be parsed in the event loop
+            if element.VR == "SQ":
+                len(element.value)
+    except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a value
+        raise InvalidInstance(f"a value of the identifier cannot be read: {type(error).__name__}") from None
+    return identifier
+
+
+class PartialFile:
     """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
 
     It works on plain strings and a bare descriptor: for a small object everything else costs more than the writing.
@@ -281,12 +400,14 @@ class _PartialFile:
     def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
         self._folder = folder
         self._name = name
-        self._path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
+        self.path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
+        """Its temporary name."""
         self._descriptor: int | None = None
         self.is_there = False
         """Whether there is a temporary file."""
 
     def write(self, chunks: list[bytes]) -> None:
+        """Write what comes next; the first time, there is a file from then on."""
         if self._descriptor is None:
             self._descriptor = self._create()
             self.is_there = True
@@ -294,30 +415,38 @@ class _PartialFile:
             if os.write(self._descriptor, chunk) < len(chunk):
                 raise OSError(errno.ENOSPC, "the file system took only a part")
 
-    def complete(self, chunks: list[bytes]) -> Path:
+    def finish(self, chunks: list[bytes], *, sync: bool = False) -> None:
+        """Write the last of it, and leave it under its temporary name; with `sync`, on the disk."""
         self.write(chunks)
+        if sync and self._descriptor is not None:
+            os.fsync(self._descriptor)
         self._close()
-        name = self._name(Path(self._path)) if callable(self._name) else self._name
+
+    def complete(self, chunks: list[bytes]) -> Path:
+        """Write the last of it, and give it its name."""
+        self.finish(chunks)
+        name = self._name(Path(self.path)) if callable(self._name) else self._name
         final = os.path.join(self._folder, name)  # noqa: PTH118
         try:
-            os.replace(self._path, final)  # noqa: PTH105
+            os.replace(self.path, final)  # noqa: PTH105
         except FileNotFoundError:
             Path(final).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._path, final)  # noqa: PTH105
+            os.replace(self.path, final)  # noqa: PTH105
         self.is_there = False
         return Path(final)
 
     def remove(self) -> None:
+        """Let there be no file, unless it has its name."""
         self._close()
-        Path(self._path).unlink(missing_ok=True)
+        Path(self.path).unlink(missing_ok=True)
         self.is_there = False
 
     def _create(self) -> int:
         try:
-            return os.open(self._path, _CREATE, 0o666)
+            return os.open(self.path, _CREATE, 0o666)
         except FileNotFoundError:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            return os.open(self._path, _CREATE, 0o666)
+            return os.open(self.path, _CREATE, 0o666)
 
     def _close(self) -> None:
         # Forgotten first: were it closed twice, the number might be another file's by then.
@@ -352,41 +481,89 @@ class BlockingOperation:
         return from_thread.run(self.operation.save, folder, name)
 
 
+RESPONSE_OVERHEAD: Final = 512
+"""What a response that waits to be taken counts for besides its data set, in bytes."""
+
+
 class ReceivedResponse(NamedTuple):
     """A response of the peer and the encoded data set that came with it, if any."""
 
     response: Response
     data_set: bytes | None
 
+    @property
+    def size(self) -> int:
+        """What it takes of the memory of its association, in bytes."""
+        return RESPONSE_OVERHEAD + len(self.data_set or b"")
+
 
 class Responses:
     """The responses to one request of ours, in the order they come.
 
-    The association watches over `deadline`: one timer for all that is outstanding costs less than one each.
+    The association watches over `deadline`: one timer for all that is outstanding costs less than one each. What waits here
+    to be taken counts as received and not taken, so that a slow consumer holds the peer back.
 
     Attributes:
         request: what was asked.
+        context_id: of the presentation context that it went out on.
+        idle: how long the next response may take, in seconds; None is for ever.
         deadline: when the next response is due, in the event loop's time.
+        holder: the task that takes them one by one; None where a single one is awaited.
+        is_over: whether the final response has come, or none will.
     """
 
-    __slots__ = ("_error", "_received", "_waiter", "deadline", "request")
+    __slots__ = (
+        "_discarding",
+        "_error",
+        "_received",
+        "_waiter",
+        "_window",
+        "context_id",
+        "deadline",
+        "holder",
+        "idle",
+        "is_over",
+        "request",
+    )
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, context_id: int, window: ReceiveWindow, idle: float | None) -> None:
         self.request = request
+        self.context_id = context_id
+        self.idle = idle
         self.deadline = math.inf
+        self.holder: asyncio.Task[object] | None = None
+        self.is_over = False
+        self._window = window
         self._received: deque[ReceivedResponse] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
+        self._discarding = False
 
-    def deliver(self, received: ReceivedResponse) -> None:
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is one to take."""
+        return bool(self._received)
+
+    def deliver(self, received: ReceivedResponse, *, is_final: bool) -> None:
         """Take the next response."""
-        self._received.append(received)
-        self._wake()
+        self.is_over = is_final
+        if not self._discarding:
+            self._received.append(received)
+            self._window.add(received.size)
+        if is_final or not self._discarding:
+            self.wake()
 
     def fail(self, error: BaseException) -> None:
         """Say that no more responses will come."""
+        self.is_over = True
         self._error = self._error or error
-        self._wake()
+        self.wake()
+
+    def discard(self) -> None:
+        """Forget what has come, and what will."""
+        self._discarding = True
+        self._window.add(-sum(received.size for received in self._received))
+        self._received.clear()
 
     async def next(self) -> ReceivedResponse:
         """Return the next response, waiting for it.
@@ -396,15 +573,32 @@ class Responses:
             AssociationError: the association ended.
         """
         while not self._received:
-            if self._error is not None:
-                raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._received.popleft()
+            await self.wait()
+        received = self._received.popleft()
+        self._window.add(-received.size)
+        return received
 
-    def _wake(self) -> None:
+    async def wait_over(self) -> None:
+        """Wait until the final response has come, or none will."""
+        while not self.is_over:
+            await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until something happens: a response, the end, or a `wake`.
+
+        Raises:
+            OperationTimeout: a response did not come in time; the association was aborted.
+            AssociationError: the association ended.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

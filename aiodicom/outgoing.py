@@ -103,7 +103,7 @@ async def prepare(
     elif isinstance(instance, str | os.PathLike):
         encoded = _open_and_load(instance) if _is_small(instance) else await in_thread(_open_and_load, instance)
     else:
-        encoded = await in_thread(_encode, instance)
+        encoded = await in_thread(encode_instance, instance)
     accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
     own = encoded.transfer_syntax
     context = choose_context(accepted, encoded.sop_class_uid, (own, *_substitutes(own, decompress)))
@@ -177,7 +177,7 @@ def _load(file: InstanceFile) -> EncodedInstance:
     return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)
 
 
-def _encode(dataset: Dataset) -> EncodedInstance:
+def encode_instance(dataset: Dataset) -> EncodedInstance:
     """Encode a Dataset in the transfer syntax that its File Meta Information names, or that it was read in."""
     sop_class, sop_instance = dataset.get("SOPClassUID"), dataset.get("SOPInstanceUID")
     if not sop_class or not sop_instance:

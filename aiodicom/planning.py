@@ -10,9 +10,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Generic, TypeVar
 
 from aiodicom.errors import InvalidInstance, LocalProtocolError
+from aiodicom.outgoing import EncodedInstance
 from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.query import MODELS
 from aiodicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -46,8 +49,25 @@ _DEFAULT_ABSTRACT_SYNTAXES = (
 )
 
 
+# What compressed instances are stored in, the commonest first: each is proposed on its own, since of several in one
+# context the peer takes one, and could send nothing that is in another.
+_COMPRESSED: Final = "4.70 4.50 4.90 4.91 4.80 5 4.51 4.57 4.81 4.201 4.202 4.203"  # below 1.2.840.10008.1.2
+_COMPRESSED_AT_LEAST: Final = 4
+# The images that archives are full of: CT, MR, CR, DX, mammography, ultrasound, secondary capture, XA, RF, NM, PET, photos;
+# then what else is met: enhanced images, presentation states, segmentations, reports, documents, radiotherapy, waveforms.
+# All below 1.2.840.10008.5.1.4.1.1.
+_COMMON_IMAGES: Final = "2 4 1 1.1 1.2 6.1 3.1 7 12.1 12.2 20 128 7.2 7.4 77.1.4"
+_OTHER_CLASSES: Final = """
+    2.1 4.1 130 12.1.1 12.2.1 13.1.1 13.1.3 1.1.1 1.2.1 1.3 4.2 7.1 7.3 6.2 11.1 11.2 11.3 11.4 66 66.1 66.2 66.3 66.4
+    66.5 67 30 88.11 88.22 88.33 88.34 88.40 88.50 88.59 88.65 88.67 88.68 88.69 104.1 104.2 104.3 481.1 481.2 481.3 481.4
+    481.5 481.8 9.1.1 77.1.1 77.1.6
+    """
+
+Sendable = TypeVar("Sendable", InstanceFile, EncodedInstance, InstanceFile | EncodedInstance)
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[Sendable]):
     """What one association is to carry.
 
     Args:
@@ -56,18 +76,59 @@ class Plan:
     """
 
     contexts: tuple[ProposedContext, ...]
-    files: tuple[InstanceFile, ...]
+    files: tuple[Sendable, ...]
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Draft(Generic[Sendable]):
     contexts: list[ProposedContext] = field(default_factory=list)
-    files: list[InstanceFile] = field(default_factory=list)
+    files: list[Sendable] = field(default_factory=list)
 
 
 def default_contexts() -> tuple[ProposedContext, ...]:
     """Return what an association proposes unless told otherwise: Verification, Query/Retrieve and the worklist."""
     return tuple(ProposedContext(uid) for uid in _DEFAULT_ABSTRACT_SYNTAXES)
+
+
+def contexts_to_retrieve(
+    sop_classes: Iterable[str] = (), *, models: Iterable[str] = ("study", "patient", "patient-study")
+) -> tuple[ProposedContext, ...]:
+    """Return the contexts of an association for C-GET: the models, and storage classes in the role of SCP (PS3.4 §C.5.3).
+
+    Each storage class is proposed uncompressed and, in a context each, in as many compressed transfer syntaxes as there is
+    room for, so that instances can come as they are stored. Those that come in none of them fail, which the peer counts.
+
+    Args:
+        sop_classes: UIDs of what is to come; the fewer, the more transfer syntaxes. By default those that are usual, images
+            in the commonest transfer syntaxes, the others uncompressed.
+        models: the information models to retrieve and query by.
+
+    Raises:
+        LocalProtocolError: they are more than an association has contexts.
+    """
+    chosen = [MODELS[name] for name in models]
+    classes = [uid for model in chosen for uid in (model.get, model.find) if uid]
+    contexts = [ProposedContext(uid) for uid in (VERIFICATION, *classes)]
+    named = tuple(dict.fromkeys(sop_classes))
+    storage = "1.2.840.10008.5.1.4.1.1"
+    images, others = (named, ()) if named else (_below(storage, _COMMON_IMAGES), _below(storage, _OTHER_CLASSES))
+    compressed = _below("1.2.840.10008.1.2", _COMPRESSED)
+    room = MAXIMUM_CONTEXTS - len(contexts)
+    if len(images) > room:
+        raise LocalProtocolError(
+            f"{len(images)} SOP classes need more than the {MAXIMUM_CONTEXTS} presentation contexts of an association: "
+            "retrieve them in several"
+        )
+    count = room // len(images) - 1 if named else _COMPRESSED_AT_LEAST
+    for uid in images:
+        contexts.append(ProposedContext(uid, _FALLBACKS, scp_role=True))
+        contexts += [ProposedContext(uid, (syntax,), scp_role=True) for syntax in compressed[:count]]
+    contexts += [ProposedContext(uid, _FALLBACKS, scp_role=True) for uid in others]
+    return tuple(contexts[:MAXIMUM_CONTEXTS])
+
+
+def _below(root: str, suffixes: str) -> tuple[str, ...]:
+    return tuple(f"{root}.{suffix}" for suffix in suffixes.split())
 
 
 def contexts_for(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> tuple[ProposedContext, ...]:
@@ -89,15 +150,16 @@ def contexts_for(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     return plans[0].contexts if plans else default_contexts()
 
 
-def plan_associations(files: Sequence[InstanceFile]) -> tuple[Plan, ...]:
+def plan_associations(files: Sequence[Sendable]) -> tuple[Plan[Sendable], ...]:
     """Share the files out among as few associations as their contexts need, each with Verification besides.
 
     A SOP class stays on one association: there are fewer transfer syntaxes than an association has contexts.
     """
-    groups: dict[str, dict[str, list[InstanceFile]]] = {}
+    groups: dict[str, dict[str, list[Sendable]]] = {}
     for file in files:
-        groups.setdefault(file.sop_class_uid, {}).setdefault(file.transfer_syntax_uid, []).append(file)
-    drafts: list[_Draft] = []
+        syntax = file.transfer_syntax if isinstance(file, EncodedInstance) else file.transfer_syntax_uid
+        groups.setdefault(file.sop_class_uid, {}).setdefault(syntax, []).append(file)
+    drafts: list[_Draft[Sendable]] = []
     for sop_class, by_syntax in groups.items():
         contexts = _contexts_of(sop_class, by_syntax)
         if not drafts or len(drafts[-1].contexts) + len(contexts) > MAXIMUM_CONTEXTS:

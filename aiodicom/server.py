@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter
 
@@ -26,6 +26,10 @@ from aiodicom.errors import (
 )
 from aiodicom.handlers import VERIFICATION_SERVICE, Dispatcher, Handler, Service, storage_service
 from aiodicom.logs import LoggingObserver
+from aiodicom.nodes import Node
+from aiodicom.query import NO_OPTIONS, QueryOptions
+from aiodicom.services.query import FindHandler, find_service
+from aiodicom.services.retrieve import Destinations, RetrieveHandler, get_service, move_service
 from aiodicom.terms import DEFAULT_WINDOW, Peer, Terms, Timeouts, announced_length, describe_peer, find_item
 from aiodicom.transport import MAXIMUM_LENGTH, Connection
 from aiodicom.uids import VERIFICATION
@@ -35,6 +39,7 @@ from aiodicom.upper_layer.items import (
     ImplementationVersionName,
     MaximumLength,
     RoleSelection,
+    SOPClassExtendedNegotiation,
     UserIdentityResponse,
     UserInformationItem,
 )
@@ -48,6 +53,9 @@ from aiodicom.workers import Workers
 AssociateHandler: TypeAlias = Callable[[Peer], Awaitable[bytes | None]]
 H = TypeVar("H", bound=Handler)
 A = TypeVar("A", bound=AssociateHandler)
+F = TypeVar("F", bound=FindHandler)
+R = TypeVar("R", bound=RetrieveHandler)
+T = TypeVar("T")
 
 # PS3.8 Table 9-21: result, source, reason.
 _NO_REASON_GIVEN: Final = (1, 1, 1)
@@ -170,6 +178,33 @@ class Server:
         """
         self.add(storage_service(handler))
         return handler
+
+    def on_c_find(self, model: str = "study", *, options: QueryOptions = NO_OPTIONS) -> Callable[[F], F]:
+        """Register a handler of C-FIND for an information model: `@server.on_c_find(model="study")`, see `find_service`."""
+        return self._registrar(lambda handler: find_service(handler, model, options=options))
+
+    def on_c_get(self, model: str = "study", *, options: QueryOptions = NO_OPTIONS) -> Callable[[R], R]:
+        """Register a handler of C-GET for an information model, see `get_service`."""
+        return self._registrar(lambda handler: get_service(handler, model, options=options))
+
+    def on_c_move(
+        self,
+        model: str = "study",
+        *,
+        destinations: Mapping[str, Node | tuple[str, int]] | Destinations,
+        options: QueryOptions = NO_OPTIONS,
+    ) -> Callable[[R], R]:
+        """Register a handler of C-MOVE for an information model, see `move_service`."""
+        return self._registrar(
+            lambda handler: move_service(handler, destinations, model, ae_title=self.ae_title, options=options)
+        )
+
+    def _registrar(self, service: Callable[[Any], Service]) -> Callable[[T], T]:
+        def register(handler: T) -> T:
+            self.add(service(handler))
+            return handler
+
+        return register
 
     def on_associate(self, handler: A) -> A:
         """Register a coroutine that is asked before an association is accepted, with the `Peer` that requests it.
@@ -461,6 +496,12 @@ class _Acceptor:
         ]
         if offered:
             information.append(window)
+        options: dict[str, QueryOptions] = {}
+        for item in request.user_information:
+            if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in server.dispatcher.options:
+                uid, length = item.sop_class_uid, len(item.service_class_application_information)
+                options[uid] = server.dispatcher.options[uid].agree(item)
+                information.append(SOPClassExtendedNegotiation(uid, options[uid].encode(uid, length)))
         if identity_response is not None and peer.identity and peer.identity.positive_response_requested:
             information.append(UserIdentityResponse(identity_response))
         self._connection.upper_layer.accept(
@@ -478,6 +519,7 @@ class _Acceptor:
                 maximum_invoked=window.maximum_number_operations_performed,
                 maximum_performed=window.maximum_number_operations_invoked,
                 user_information=request.user_information,
+                options=options,
             ),
             is_requestor=False,
             dispatch=server.dispatcher,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from aiodicom.query import QueryOptions
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
@@ -60,7 +61,9 @@ class Timeouts:
         connect: for the transport connection, TLS included.
         associate: for the answer to our A-ASSOCIATE-RQ.
         artim: for the peer's complete A-ASSOCIATE-RQ (PS3.8 §9.1.5).
-        response: for the next response to a request of ours.
+        response: for the response to a request of ours that has but one.
+        pending: for the next response to a C-FIND, C-GET or C-MOVE of ours, unless that says otherwise.
+        cancel: for the end of an operation after our C-CANCEL.
         send: for the peer to take anything of what we write.
         stall: for the next bytes of a PDU or a message that has begun.
         idle: for the next message of the peer, where nothing is being performed for it.
@@ -71,6 +74,8 @@ class Timeouts:
     associate: float = 15
     artim: float = 10
     response: float | None = 30
+    pending: float | None = 300
+    cancel: float = 5
     send: float = 30
     stall: float = 30
     idle: float | None = 60
@@ -89,6 +94,7 @@ class Terms:
         maximum_invoked: how many operations we may have outstanding; 0 is no limit (PS3.7 §D.3.3.3).
         maximum_performed: how many the peer may; 0 is no limit.
         user_information: everything the peer said about itself.
+        options: what was agreed on for the SOP classes of Query/Retrieve and the worklist (PS3.4 §C.5.1.1).
     """
 
     peer: Peer
@@ -98,6 +104,7 @@ class Terms:
     maximum_invoked: int = 1
     maximum_performed: int = 1
     user_information: tuple[UserInformationItem, ...] = ()
+    options: Mapping[str, QueryOptions] = field(default_factory=dict)
 
 
 def find_item(items: Iterable[UserInformationItem], kind: type[Item]) -> Item | None:

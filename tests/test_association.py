@@ -333,7 +333,7 @@ async def test_an_unlimited_window_is_one() -> None:
 
 async def test_message_ids_are_unique_among_the_outstanding_and_never_zero() -> None:
     async with serving() as server, connect(server) as association:
-        association._last_message_id = 0xFFFE
+        association._invoker._last_message_id = 0xFFFE
         assert [(await association.c_echo()).message_id_being_responded_to for _ in range(3)] == [0xFFFF, 1, 2]
 
 

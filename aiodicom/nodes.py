@@ -1,0 +1,328 @@
+"""Nodes: the other AEs that an application knows, and what each may ask of it; kept in an `aiodicom.toml`.
+
+A node is a table of that file, and `may` may be left out where it may do everything::
+
+    [nodes.pacs]
+    ae_title = "PACS"
+    host = "10.0.0.5"
+    port = 104
+    may = ["echo", "find", "get"]
+
+They are also read from what the users of Orthanc and of DCMTK's dcmqrscp have: their configurations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiodicom.errors import LocalProtocolError
+from aiodicom.upper_layer.pdu import valid_ae_title
+
+__all__ = [
+    "RIGHTS",
+    "Node",
+    "add_node",
+    "format_address",
+    "format_node",
+    "node_name",
+    "nodes_from_dcmqrscp",
+    "nodes_from_orthanc",
+    "read_nodes",
+]
+
+_RIGHTS_IN_ORDER: Final = ("echo", "store", "find", "get", "move")
+RIGHTS: Final = frozenset(_RIGHTS_IN_ORDER)
+"""What a node may be allowed: `find` is the worklist, too."""
+
+_NAME: Final = re.compile(r"\w[\w.-]*")
+_RESERVED: Final = "self"  # what `--to self` means
+_HOST: Final = re.compile(r"[\w.:%-]+")  # a name, or an address of IPv4 or IPv6, with its scope
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_TYPES: Final[Mapping[str, tuple[type, str]]] = {
+    "ae_title": (str, "a string"),
+    "host": (str, "a string"),
+    "port": (int, "a number"),
+    "may": (list, "an array of strings"),
+}
+_ORTHANC_RIGHTS: Final = {
+    "AllowEcho": "echo",
+    "AllowStore": "store",
+    "AllowFind": "find",
+    "AllowGet": "get",
+    "AllowMove": "move",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Another AE: where it is, and what it may ask of us.
+
+    Args:
+        name: how it is called here: letters, digits, and `-`, `_`, `.` behind the first; not "self".
+        ae_title: by which it calls, and is called.
+        host: its name or address.
+        port: on which it listens.
+        may: some of `RIGHTS`; by default all of them.
+
+    Raises:
+        LocalProtocolError: one of these is none; the message begins with which.
+    """
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    may: frozenset[str] = RIGHTS
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == _RESERVED:
+            raise LocalProtocolError(
+                f"name: {self.name!r} is none for a node: letters, digits, and '-', '_', '.' behind the first; not 'self'"
+            )
+        if not valid_ae_title(self.ae_title) or self.ae_title != self.ae_title.strip():
+            raise LocalProtocolError(
+                f"ae_title: {self.ae_title!r} is no AE title: 1 to 16 ASCII characters, without a backslash"
+            )
+        if not _HOST.fullmatch(self.host):
+            raise LocalProtocolError(f"host: {self.host!r} is no host: write its name or its address, without a port")
+        if not 0 < self.port < 65536:
+            raise LocalProtocolError(f"port: {self.port} is no port: a number from 1 to 65535")
+        if unknown := self.may - RIGHTS:
+            raise LocalProtocolError(f"may: {min(unknown)!r} is no right: say {', '.join(_RIGHTS_IN_ORDER)}")
+
+    def __str__(self) -> str:
+        return format_address(self.ae_title, self.host, self.port)
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """What it may, in the order of the Standard's services."""
+        return tuple(right for right in _RIGHTS_IN_ORDER if right in self.may)
+
+
+def format_address(ae_title: str, host: str, port: int) -> str:
+    """Return `AET@HOST:PORT`, an address of IPv6 in brackets."""
+    return f"{ae_title}@[{host}]:{port}" if ":" in host else f"{ae_title}@{host}:{port}"
+
+
+def node_name(text: str) -> str:
+    """Return a name for a node that comes as near to `text` as it may: "CT Room 2" is called "CT-Room-2"."""
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
+    return name if name and name != _RESERVED else f"node-{name}".rstrip("-")
+
+
+# ---- aiodicom.toml
+
+
+def read_nodes(path: str | os.PathLike[str]) -> dict[str, Node]:
+    """Return the nodes of an `aiodicom.toml` by name: its tables `[nodes.NAME]`; other tables are not looked at.
+
+    Raises:
+        LocalProtocolError: it is no TOML, or a table of a node is wrong, or two have one AE title: nobody could say
+            then which of them calls. The message names the file, the table and the key.
+        OSError: the file cannot be read.
+    """
+    return _nodes_of(_text_of(path), path)
+
+
+def format_node(node: Node) -> str:
+    """Return the lines of an `aiodicom.toml` that make the node known, without a newline at the end."""
+    lines = [
+        f"[nodes.{_toml_key(node.name)}]",
+        f"ae_title = {_toml_string(node.ae_title)}",
+        f"host = {_toml_string(node.host)}",
+        f"port = {node.port}",
+    ]
+    if node.may != RIGHTS:
+        lines.append(f"may = [{', '.join(map(_toml_string, node.rights))}]")
+    return "\n".join(lines)
+
+
+def add_node(path: str | os.PathLike[str], node: Node) -> None:
+    """Append a node to an `aiodicom.toml`; what stands there stays as it is. The file is made if need be.
+
+    Raises:
+        LocalProtocolError: there is a node of that name, or of that AE title, or the file is wrong, see `read_nodes`.
+        OSError: the file cannot be read or written.
+    """
+    where = Path(path)
+    text = _text_of(path) if where.exists() else ""
+    if there := _nodes_of(text, path).get(node.name):
+        raise LocalProtocolError(f"{where}: there is a node {node.name!r} already: {there}")
+    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    addition = f"{gap}{format_node(node)}\n"
+    try:
+        tomllib.loads(text + addition)
+    except tomllib.TOMLDecodeError:
+        raise LocalProtocolError(
+            f"{where}: its nodes are written as one value, to which none can be appended; add this one by hand"
+        ) from None
+    _nodes_of(text + addition, path)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with where.open("a", encoding="utf-8", newline="") as file:
+        file.write(addition)
+
+
+def _text_of(path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise LocalProtocolError(f"{os.fspath(path)}: is no TOML: it is not in UTF-8") from None
+
+
+def _nodes_of(text: str, path: str | os.PathLike[str]) -> dict[str, Node]:
+    where = os.fspath(path)
+    try:
+        tables = tomllib.loads(text).get("nodes", {})
+    except tomllib.TOMLDecodeError as error:
+        raise LocalProtocolError(f"{where}: is no TOML: {error}") from None
+    if not isinstance(tables, dict):
+        raise LocalProtocolError(f"{where}: nodes: is no table; write [nodes.NAME]")
+    nodes: dict[str, Node] = {}
+    names: dict[str, str] = {}
+    for name, table in tables.items():
+        try:
+            node = _node_of(name, table)
+            if (other := names.setdefault(node.ae_title, name)) != name:
+                raise LocalProtocolError(f"ae_title: {node.ae_title!r} is that of [nodes.{_toml_key(other)}], too")
+        except LocalProtocolError as error:
+            raise LocalProtocolError(f"{where}: [nodes.{_toml_key(name)}]: {error}") from None
+        nodes[name] = node
+    return nodes
+
+
+def _node_of(name: str, table: object) -> Node:
+    if not isinstance(table, dict):
+        raise LocalProtocolError("is no table; write [nodes.NAME], and below it ae_title, host and port")
+    values: dict[str, Any] = dict(table)
+    for key, value in values.items():
+        if key not in _TYPES:
+            raise LocalProtocolError(f"{key}: is no key of a node; it has ae_title, host, port and may")
+        kind, words = _TYPES[key]
+        if type(value) is not kind or (isinstance(value, list) and not all(isinstance(each, str) for each in value)):
+            raise LocalProtocolError(f"{key}: is not {words}")
+    for key in ("ae_title", "host", "port"):
+        if key not in values:
+            raise LocalProtocolError(f"{key}: is missing")
+    return Node(name, values["ae_title"], values["host"], values["port"], frozenset(values.get("may", RIGHTS)))
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else _toml_string(name)
+
+
+def _toml_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # the escapes of JSON are among TOML's
+
+
+# ---- the configurations of others
+
+
+def nodes_from_orthanc(text: str) -> list[Node]:
+    """Return the `DicomModalities` of a configuration of Orthanc, in either of its forms, with what each may.
+
+    Comments and commas at an end are allowed there. Names are made such as nodes have, see `node_name`; they, and the AE
+    titles, may be there more than once.
+
+    Raises:
+        LocalProtocolError: it is none, or one of them is wrong; the message names that one.
+    """
+    try:
+        configuration: Any = json.loads(_plain_json(text))
+    except ValueError as error:
+        raise LocalProtocolError(f"is no configuration of Orthanc: {error}") from None
+    modalities = configuration.get("DicomModalities") if isinstance(configuration, dict) else None
+    if not isinstance(modalities, dict):
+        raise LocalProtocolError("is no configuration of Orthanc: it has no DicomModalities")
+    return [_node_from_orthanc(name, modality) for name, modality in modalities.items()]
+
+
+def _plain_json(text: str) -> str:
+    """Take away what JSON does not have: comments, then commas at the end of an array or an object."""
+    string = r'("(?:[^"\\]|\\.)*")'
+    text = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda found: found[1] or " ", text, flags=re.DOTALL)
+    return re.sub(rf"{string}|,(?=\s*[\]}}])", lambda found: found[1] or "", text, flags=re.DOTALL)
+
+
+def _node_from_orthanc(name: str, modality: Any) -> Node:  # noqa: ANN401 - whatever JSON has
+    match modality:
+        case [ae_title, host, port, *_]:
+            may = RIGHTS
+        case {"AET": ae_title, "Host": host, "Port": port}:
+            may = frozenset(right for key, right in _ORTHANC_RIGHTS.items() if modality.get(key, True))
+        case _:
+            raise LocalProtocolError(
+                f'DicomModalities: {name!r} is not ["AET", "host", port], nor has AET, Host and Port'
+            )
+    return _node_from(name, str(ae_title), str(host), str(port), may)
+
+
+def nodes_from_dcmqrscp(text: str) -> list[Node]:
+    """Return the nodes of the `HostTable` of a `dcmqrscp.cfg`: those of a symbolic name for one AE are called by it.
+
+    A symbolic name for a group of AEs gives those in it that have no name of their own: `NAME-1`, `NAME-2` … A name
+    is made such as nodes have, see `node_name`. AE titles may be there more than once.
+
+    Raises:
+        LocalProtocolError: there is no such table, or a line of it is wrong; the message names its symbolic name.
+    """
+    table = re.search(
+        r"^\s*HostTable\s+BEGIN\b[^\n]*\n(.*?)^\s*HostTable\s+END\b", text, flags=re.DOTALL | re.MULTILINE
+    )
+    if table is None:
+        raise LocalProtocolError("is no configuration of dcmqrscp: there is no HostTable BEGIN … HostTable END in it")
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for line in table[1].splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            _read_host_line(line, groups)
+    named = {peers[0] for peers in groups.values() if len(peers) == 1}
+    nodes = []
+    for name, peers in groups.items():
+        if len(peers) == 1:
+            nodes.append(_node_from(name, *peers[0], RIGHTS))
+        for number, peer in enumerate(peers, 1):
+            if peer not in named:
+                nodes.append(_node_from(f"{name}-{number}", *peer, RIGHTS))
+                named.add(peer)
+    return nodes
+
+
+def _read_host_line(line: str, groups: dict[str, list[tuple[str, str, str]]]) -> None:
+    """Add what a line `NAME = (AET, host, port), …` or `NAME = NAME, …` says."""
+    # Gaps and quotes are what DCMTK takes for them; what is quoted and has commas is an AE.
+    (name, _), *values = _host_words(line) or [("", False)]
+    peers = []
+    for value, is_quoted in values:
+        parts = tuple(part.strip() for part in value.split(","))
+        if is_quoted and len(parts) == 3:
+            peers.append((parts[0], parts[1], parts[2]))
+        elif value in groups:
+            peers += groups[value]
+        else:
+            raise LocalProtocolError(
+                f"HostTable: {name!r}: {value!r} is no (AET, host, port), nor a name that came before"
+            )
+    if not peers:
+        raise LocalProtocolError(f"HostTable: {name!r} stands for nothing")
+    groups[name] = peers
+
+
+def _host_words(line: str) -> list[tuple[str, bool]]:
+    """Return the words of a line of the HostTable, and whether each is in quotes or parentheses."""
+    found = re.findall(r"""["'(]([^"'()]*)["')]|([^\s=,"'()]+)""", line)
+    return [(bare or quoted, not bare) for quoted, bare in found]
+
+
+def _node_from(name: str, ae_title: str, host: str, port: str, may: frozenset[str]) -> Node:
+    if not (port.isascii() and port.isdecimal()):
+        raise LocalProtocolError(f"{name!r}: port: {port!r} is no port: a number from 1 to 65535")
+    try:
+        return Node(node_name(name), ae_title.strip(), host.strip(), int(port), may)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"{name!r}: {error}") from None

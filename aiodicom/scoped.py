@@ -1,0 +1,447 @@
+"""C-FIND, C-GET and C-MOVE from the requestor's side: async iterators that can be left at any time (PS3.7 §9.1.2-4).
+
+Each is an async iterator and an async context manager. Leaving it early, by `break`, by an exception or by cancellation,
+sends C-CANCEL and discards what still comes, within a bound; beyond that the association is aborted. Without `async with`
+that happens when the iterator is no longer referred to: where a `break` leaves the loop, that is at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar
+
+from anyio import CancelScope
+
+from aiodicom.dataset import decode_data_set
+from aiodicom.dimse.commands import Response, SuboperationsRSP
+from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Category, Status
+from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError, OperationTimeout
+from aiodicom.operation import (
+    MAXIMUM_IDENTIFIER_ELEMENTS,
+    SMALL_IDENTIFIER,
+    Conclusion,
+    Operation,
+    ReceivedResponse,
+    Responses,
+)
+from aiodicom.workers import InThread
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+T = TypeVar("T")
+
+# PS3.4 §B.2.3, Refused: what a sub-operation is answered with that nobody takes any more.
+_LEFT: Final = Conclusion(0xA700, "The retrieval was left")
+
+
+class Requestor(Protocol):
+    """What a scope needs of its association."""
+
+    @property
+    def in_thread(self) -> InThread:
+        """Runs what blocks."""
+
+    async def leave(self, responses: Responses) -> None:
+        """Cancel an operation and wait for its end, or abort."""
+
+    def abandon(self, responses: Responses) -> None:
+        """Do the same without being waited for."""
+
+
+class _Scope(Generic[T]):
+    """What the three have in common."""
+
+    def __init__(
+        self, association: Requestor, begin: Callable[[], Awaitable[Responses]], total_timeout: float | None
+    ) -> None:
+        self._association = association
+        self._begin = begin
+        self._total_timeout = total_timeout
+        self._deadline = math.inf
+        self._responses: Responses | None = None
+        self._final: Response | None = None
+        self._was_begun = False
+        self._was_left = False
+
+    def __repr__(self) -> str:
+        state = repr(self.status) if self._final else "left" if self._was_left else "open" if self._was_begun else "new"
+        return f"<{type(self).__name__} {state}>"
+
+    # How it ended.
+
+    @property
+    def response(self) -> Response | None:
+        """The final response; None before it has come."""
+        return self._final
+
+    @property
+    def status(self) -> Status | None:
+        """The status of the final response; None before that has come."""
+        return None if self._final is None else self._final.status
+
+    @property
+    def comment(self) -> str:
+        """The Error Comment of the final response; empty where there is none."""
+        return "" if self._final is None else self._final.error_comment or ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._final is not None or self._was_left or (self._responses is not None and self._responses.is_over)
+
+    # Iterating.
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next one.
+
+        Raises:
+            DimseError: the operation ended with a failure, or was cancelled by the peer.
+            OperationTimeout: nothing came in time, and the association was aborted; or all of it took longer than
+                `total_timeout`, and the operation was cancelled.
+            AssociationError: the association ended.
+        """
+        if self._final is not None or self._was_left:
+            raise StopAsyncIteration
+        try:
+            async with asyncio.timeout_at(None if self._deadline == math.inf else self._deadline) as timeout:
+                responses = self._responses or await self._start()
+                if self._total_timeout is not None and self._deadline == math.inf:
+                    self._deadline = asyncio.get_running_loop().time() + self._total_timeout
+                    timeout.reschedule(self._deadline)
+                responses.holder = asyncio.current_task()
+                return await self._next(responses)
+        except TimeoutError as error:
+            if isinstance(error, OperationTimeout):
+                raise
+            assert self._total_timeout is not None
+            await self.aclose()
+            raise OperationTimeout("total", self._total_timeout, "the operation was cancelled") from None
+
+    async def _start(self) -> Responses:
+        if self._was_begun:
+            raise LocalProtocolError("two tasks iterate over one operation: give each an operation of its own")
+        self._was_begun = True
+        try:
+            self._responses = await self._begin()
+        except BaseException:
+            self._was_left = True
+            raise
+        return self._responses
+
+    async def _next(self, responses: Responses) -> T:
+        raise NotImplementedError
+
+    def _conclude(self, response: Response) -> None:
+        """Take the final response.
+
+        Raises:
+            DimseError: it is a failure, or a cancel that we did not ask for.
+            StopAsyncIteration: it is neither.
+        """
+        self._final = response
+        if response.status.category in (Category.FAILURE, Category.CANCEL):
+            raise DimseError(response.status, response.error_comment or response.status.description)
+        raise StopAsyncIteration
+
+    # Leaving.
+
+    async def aclose(self) -> None:
+        """Leave it: cancel the operation unless it is over, and discard what still comes."""
+        await self._leave(None)
+
+    async def _leave(self, _reason: BaseException | None) -> None:
+        if self.is_over:
+            return
+        self._was_left = True
+        if self._responses is not None:
+            with CancelScope(shield=True):
+                await self._association.leave(self._responses)
+
+    async def __aenter__(self) -> Self:
+        """Begin the operation."""
+        if self._responses is None:
+            await self._start()
+        return self
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        """Leave it, see `aclose`."""
+        await self._leave(error)
+
+    def __del__(self) -> None:
+        if self._responses is not None and not self.is_over:
+            self._association.abandon(self._responses)
+
+
+class Matches(_Scope["Dataset"]):
+    """The matches of a C-FIND: `async for match in matches`, each a pydicom Dataset whose values are parsed when asked for.
+
+    Made by `Association.c_find`. Afterwards `status`, `comment` and `response` tell how it ended.
+    """
+
+    def __init__(
+        self,
+        association: Requestor,
+        begin: Callable[[], Awaitable[Responses]],
+        total_timeout: float | None,
+        syntax_of: Callable[[int], str],
+    ) -> None:
+        super().__init__(association, begin, total_timeout)
+        self._syntax_of = syntax_of
+
+    async def all(self) -> list[Dataset]:
+        """Return all the matches there are.
+
+        Raises:
+            DimseError: as the iteration does, and so OperationTimeout and AssociationError.
+        """
+        async with self:
+            return [match async for match in self]
+
+    async def encoded(self) -> AsyncIterator[bytes]:
+        """Yield the matches as they came, encoded in the transfer syntax of the context: for whoever hands them on."""
+        responses = self._responses or await self._start()
+        while not self.is_over or responses.is_ready:
+            received = await responses.next()
+            if received.response.status.category is not Category.PENDING:
+                self._final = received.response
+                received.response.raise_for_status()
+                return
+            yield received.data_set or b""
+
+    async def _next(self, responses: Responses) -> Dataset:
+        received = await responses.next()
+        if received.response.status.category is not Category.PENDING:
+            self._conclude(received.response)
+        data, syntax = received.data_set or b"", self._syntax_of(responses.context_id)
+        if len(data) <= SMALL_IDENTIFIER:
+            return _decode(data, syntax)
+        return await self._association.in_thread(_decode, data, syntax)
+
+
+def _decode(data: bytes, syntax: str) -> Dataset:
+    return decode_data_set(data, syntax, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The sub-operations of a C-GET or C-MOVE, as a response of the peer counts them (PS3.4 §C.4.2.1.6-9).
+
+    Args:
+        remaining: how many are to come; None where the response does not say.
+        completed: how many went well.
+        failed: how many did not.
+        warning: how many went well, with a warning.
+    """
+
+    remaining: int | None = None
+    completed: int = 0
+    failed: int = 0
+    warning: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many there are in all, as far as is known."""
+        return (self.remaining or 0) + self.completed + self.failed + self.warning
+
+
+class _Retrieving(_Scope[T]):
+    """What C-GET and C-MOVE have in common: their sub-operations are counted, and those that failed are named.
+
+    Attributes:
+        progress: what the last response said.
+        failed_uids: the Failed SOP Instance UID List of the final response (PS3.4 §C.4.2.1.4.2).
+    """
+
+    def __init__(
+        self,
+        association: Requestor,
+        begin: Callable[[], Awaitable[Responses]],
+        total_timeout: float | None,
+        syntax_of: Callable[[int], str],
+    ) -> None:
+        super().__init__(association, begin, total_timeout)
+        self._syntax_of = syntax_of
+        self.progress = Progress()
+        self.failed_uids: tuple[str, ...] = ()
+
+    def _count(self, responses: Responses, received: ReceivedResponse) -> bool:
+        """Take over what a response says; return whether it is the final one."""
+        response = received.response
+        assert isinstance(response, SuboperationsRSP)
+        self.progress = Progress(
+            response.number_of_remaining_suboperations,
+            response.number_of_completed_suboperations or 0,
+            response.number_of_failed_suboperations or 0,
+            response.number_of_warning_suboperations or 0,
+        )
+        if response.status.category is Category.PENDING:
+            return False
+        if received.data_set:
+            self.failed_uids = _failed_uids(received.data_set, self._syntax_of(responses.context_id))
+        return True
+
+
+def _failed_uids(data: bytes, syntax: str) -> tuple[str, ...]:
+    try:
+        found = _decode(data, syntax).get("FailedSOPInstanceUIDList") or ()
+    except InvalidInstance:
+        return ()  # the counters tell how many there are, and the final status stands
+    return (str(found),) if isinstance(found, str) else tuple(map(str, found))
+
+
+class Movement(_Retrieving[Progress]):
+    """The progress of a C-MOVE: a `Progress` for each response, the final one included.
+
+    Made by `Association.c_move`. Afterwards `status`, `comment`, `failed_uids` and `response` tell how it ended.
+    """
+
+    def __init__(
+        self,
+        association: Requestor,
+        begin: Callable[[], Awaitable[Responses]],
+        total_timeout: float | None,
+        syntax_of: Callable[[int], str],
+        touch: Callable[[Responses], None],
+    ) -> None:
+        super().__init__(association, begin, total_timeout, syntax_of)
+        self._touch = touch
+        self._last: Response | None = None  # the final one, whose progress was given, and which is to be concluded with
+
+    def touch(self) -> None:
+        """Let the idle deadline begin anew: for whoever sees its sub-operations arrive elsewhere."""
+        if self._responses is not None:
+            self._touch(self._responses)
+
+    async def _next(self, responses: Responses) -> Progress:
+        if self._last is not None:
+            self._conclude(self._last)
+        received = await responses.next()
+        if self._count(responses, received):
+            self._last = received.response
+            if self._last.status.category not in (Category.SUCCESS, Category.WARNING):
+                self._conclude(self._last)
+        return self.progress
+
+
+class _Offered:
+    """An instance that has arrived, and what its C-STORE is answered with once its consumer is done."""
+
+    __slots__ = ("answer", "operation")
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.answer: asyncio.Future[int | Conclusion] = asyncio.get_running_loop().create_future()
+
+    def conclude(self, answer: int | Conclusion) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+class Intake:
+    """Where the sub-operations of a C-GET wait for their consumer; it performs them (PS3.4 §C.4.3.2).
+
+    It knows nothing of the `Instances` that it feeds, so that these are gone when nobody refers to them any more.
+    """
+
+    def __init__(self) -> None:
+        self.offered: deque[_Offered] = deque()
+        self.responses: Responses | None = None
+        self.is_left = False
+        """Whether nobody takes instances any more."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the C-GET is."""
+        return self.responses.is_over if self.responses is not None else self.is_left
+
+    def status_at_once(self, operation: Operation) -> int | None:
+        """Return 0x0122 where the sub-operation may not be performed in its context; else None (PS3.7 Annex C)."""
+        is_allowed = operation.context.as_scp and operation.sop_class_uid == operation.context.abstract_syntax
+        return None if is_allowed else SOP_CLASS_NOT_SUPPORTED
+
+    async def __call__(self, operation: Operation) -> int | Conclusion:
+        """Offer an instance, and return what its sub-operation is answered with."""
+        if self.is_left:
+            return _LEFT
+        offered = _Offered(operation)
+        self.offered.append(offered)
+        if self.responses is not None:
+            self.responses.wake()
+        return await offered.answer
+
+    def leave(self) -> None:
+        """Refuse what nobody has taken yet, and what comes from now on."""
+        self.is_left = True
+        while self.offered:
+            self.offered.popleft().conclude(_LEFT)
+
+
+class Instances(_Retrieving[Operation]):
+    """The instances of a C-GET, as they arrive: `async for instance in instances`.
+
+    Each is the `Operation` of a C-STORE: `instance.stream()`, `await instance.save(folder)`, `await instance.dataset()`,
+    `instance.sop_instance_uid`. It is there until the next one is asked for; its sub-operation is answered then, so that a
+    slow consumer holds the peer back. What was not taken of it is discarded.
+
+    Made by `Association.c_get`. Afterwards `status`, `comment`, `progress`, `failed_uids` and `response` tell how it ended.
+    """
+
+    def __init__(
+        self,
+        association: Requestor,
+        begin: Callable[[], Awaitable[Responses]],
+        total_timeout: float | None,
+        syntax_of: Callable[[int], str],
+        intake: Intake,
+    ) -> None:
+        super().__init__(association, begin, total_timeout, syntax_of)
+        self._intake = intake
+        self._current: _Offered | None = None
+
+    async def _start(self) -> Responses:
+        try:
+            self._intake.responses = responses = await super()._start()
+        except BaseException:
+            self._intake.leave()
+            raise
+        return responses
+
+    async def _next(self, responses: Responses) -> Operation:
+        if self._current is not None:
+            self._current.conclude(SUCCESS)
+            self._current = None
+        while not self._intake.offered:
+            if responses.is_ready:
+                received = await responses.next()
+                if self._count(responses, received):
+                    self._conclude(received.response)
+            else:
+                await responses.wait()
+        self._current = self._intake.offered.popleft()
+        return self._current.operation
+
+    async def _leave(self, reason: BaseException | None) -> None:
+        self._refuse(reason)
+        await super()._leave(reason)
+
+    def _refuse(self, reason: BaseException | None = None) -> None:
+        """Answer what is open: what the consumer has all of is his, unless he says otherwise; the rest is refused."""
+        if self._current is not None:
+            if isinstance(reason, DimseError):
+                self._current.conclude(Conclusion(reason.status, reason.comment))
+            else:
+                self._current.conclude(SUCCESS if self._current.operation.data_set.is_taken else _LEFT)
+            self._current = None
+        self._intake.leave()
+
+    def __del__(self) -> None:
+        self._refuse()
+        super().__del__()

@@ -1,0 +1,322 @@
+"""Nodes: what one is, `aiodicom.toml`, and the configurations of Orthanc and of dcmqrscp."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiodicom.errors import LocalProtocolError
+from aiodicom.nodes import (
+    RIGHTS,
+    Node,
+    add_node,
+    format_node,
+    node_name,
+    nodes_from_dcmqrscp,
+    nodes_from_orthanc,
+    read_nodes,
+)
+from tests.peers.orthanc import Orthanc, settings
+from tests.peers.process import Peer, free_port, require, running
+
+PACS = Node("pacs", "PACS", "10.0.0.5", 104)
+
+
+def test_a_node() -> None:
+    assert (PACS.may, PACS.rights, str(PACS)) == (RIGHTS, ("echo", "store", "find", "get", "move"), "PACS@10.0.0.5:104")
+    assert str(Node("six", "SIX", "fe80::1%eth0", 104)) == "SIX@[fe80::1%eth0]:104"
+    assert Node("some", "SOME", "h", 1, frozenset({"move", "echo"})).rights == ("echo", "move")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "name: '' is none for a node"),
+        ({"name": "-v"}, "name: '-v' is none for a node"),
+        ({"name": "A@h"}, "name: 'A@h' is none for a node"),
+        ({"name": "host:104"}, "name: 'host:104' is none for a node"),
+        ({"name": "two words"}, "name: 'two words' is none for a node"),
+        ({"name": "self"}, "name: 'self' is none for a node"),
+        ({"ae_title": "SEVENTEEN LETTERS"}, "ae_title: 'SEVENTEEN LETTERS' is no AE title"),
+        ({"ae_title": " PACS"}, "ae_title: ' PACS' is no AE title"),
+        ({"ae_title": ""}, "ae_title: '' is no AE title"),
+        ({"host": ""}, "host: '' is no host"),
+        ({"host": "[::1]"}, "host: '[::1]' is no host"),
+        ({"host": "${HOST}"}, "host: '${HOST}' is no host"),
+        ({"port": 0}, "port: 0 is no port"),
+        ({"port": 65536}, "port: 65536 is no port"),
+        ({"may": frozenset({"echo", "delete"})}, "may: 'delete' is no right: say echo, store, find, get, move"),
+    ],
+)
+def test_what_is_no_node(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=re.escape(message)):
+        Node(**{"name": "pacs", "ae_title": "PACS", "host": "h", "port": 104, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("CT Room 2", "CT-Room-2"),
+        ("--a@b--", "a-b"),
+        ("Röntgen_1.2", "Röntgen_1.2"),
+        ("self", "node-self"),
+        ("***", "node"),
+        ("", "node"),
+    ],
+)
+def test_names_made_of_any_text(text: str, name: str) -> None:
+    assert node_name(text) == name
+    assert Node(name, "A", "h", 1).name == name
+
+
+# aiodicom.toml.
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "aiodicom.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nodes_are_read(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [serve]
+        storage = "elsewhere"
+
+        [nodes.pacs]
+        ae_title = "PACS"
+        host = "10.0.0.5"
+        port = 104
+
+        [nodes."röntgen"]
+        ae_title = "RT 1"
+        host = "::1"
+        port = 11112
+        may = ["find", "echo"]
+        """,
+    )
+    assert read_nodes(path) == {
+        "pacs": PACS,
+        "röntgen": Node("röntgen", "RT 1", "::1", 11112, frozenset({"echo", "find"})),
+    }
+
+
+def test_a_file_without_nodes(tmp_path: Path) -> None:
+    assert read_nodes(write(tmp_path, "")) == {}
+
+
+GOOD = 'ae_title = "A"\nhost = "h"\nport = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes", "is no TOML: "),
+        ("nodes = 1", "nodes: is no table; write [nodes.NAME]"),
+        ("[nodes]\npacs = 1", "[nodes.pacs]: is no table"),
+        ("[nodes.pacs]\nhost = 'h'\nport = 1", "[nodes.pacs]: ae_title: is missing"),
+        (f"[nodes.pacs]\n{GOOD}hots = 'x'", "[nodes.pacs]: hots: is no key of a node"),
+        ("[nodes.pacs]\nae_title = 'A'\nhost = 'h'\nport = '1'", "[nodes.pacs]: port: is not a number"),
+        ("[nodes.pacs]\nae_title = 'A'\nhost = 'h'\nport = true", "[nodes.pacs]: port: is not a number"),
+        ("[nodes.pacs]\nae_title = 5\nhost = 'h'\nport = 1", "[nodes.pacs]: ae_title: is not a string"),
+        (f"[nodes.pacs]\n{GOOD}may = 'echo'", "[nodes.pacs]: may: is not an array of strings"),
+        (f"[nodes.pacs]\n{GOOD}may = [1]", "[nodes.pacs]: may: is not an array of strings"),
+        (f"[nodes.pacs]\n{GOOD}may = ['query']", "[nodes.pacs]: may: 'query' is no right"),
+        (f'[nodes."a b"]\n{GOOD}', "[nodes.\"a b\"]: name: 'a b' is none"),
+        (f"[nodes.one]\n{GOOD}[nodes.two]\n{GOOD}", "[nodes.two]: ae_title: 'A' is that of [nodes.one], too"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(LocalProtocolError, match=re.escape(f"{path}: {message}")):
+        read_nodes(path)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "aiodicom.toml"
+    path.write_bytes(b"# \xff\n")
+    with pytest.raises(LocalProtocolError, match="not in UTF-8"):
+        read_nodes(path)
+
+
+def test_lines_of_a_node() -> None:
+    assert format_node(PACS) == '[nodes.pacs]\nae_title = "PACS"\nhost = "10.0.0.5"\nport = 104'
+    some = Node("a.b", 'SAY "A"', "h", 1, frozenset({"store", "echo"}))
+    assert format_node(some) == '[nodes."a.b"]\nae_title = "SAY \\"A\\""\nhost = "h"\nport = 1\nmay = ["echo", "store"]'
+    assert format_node(Node("none", "A", "h", 1, frozenset())).endswith("\nmay = []")
+
+
+@pytest.mark.parametrize("before", ["", "# mine\n\n[serve]\nport = 1 # no newline at the end", "﻿[nodes]\r\n"])
+def test_nodes_are_added_and_the_rest_stays(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "new" / "aiodicom.toml"
+    if before:
+        path.parent.mkdir()
+        path.write_bytes(before.encode())
+    others = [Node("röntgen", "RT", "::1", 1, frozenset({"echo"})), Node("a.b", 'SAY "A"', "h", 65535, frozenset())]
+    for node in (PACS, *others):
+        add_node(path, node)
+    assert read_nodes(path) == {node.name: node for node in (PACS, *others)}
+    written = path.read_bytes().decode()
+    assert written.startswith(before)
+    assert f"\n{format_node(others[0])}\n\n{format_node(others[1])}\n" in written
+
+
+@pytest.mark.parametrize(
+    ("before", "node", "message"),
+    [
+        ("", Node("pacs", "OTHER", "h", 1), "there is a node 'pacs' already: PACS@10.0.0.5:104"),
+        ("", Node("other", "PACS", "h", 1), "[nodes.other]: ae_title: 'PACS' is that of [nodes.pacs], too"),
+        ("[broken", Node("other", "OTHER", "h", 1), "is no TOML"),
+        ("nodes = { }\n", Node("other", "OTHER", "h", 1), "are written as one value, to which none can be appended"),
+    ],
+)
+def test_what_cannot_be_added(tmp_path: Path, before: str, node: Node, message: str) -> None:
+    path = write(tmp_path, before or f"{format_node(PACS)}\n")
+    text = path.read_text()
+    with pytest.raises(LocalProtocolError, match=re.escape(message)):
+        add_node(path, node)
+    assert path.read_text() == text
+
+
+# Orthanc.
+
+
+def test_modalities_in_both_forms_with_comments() -> None:
+    text = r"""
+    // the "first" line
+    {
+      "Name" : "http://not.a/comment", /* and
+         "DicomModalities" : {} */
+      "DicomModalities" : {
+        "pacs" : [ "PACS", "10.0.0.5", 104 ],
+        "CT \"1\"" : [ "CT 1 ", "ct.example", "11112", "GE", ],
+        // "gone" : [ "GONE", "h", 1 ],
+        "untrusted" : {
+          "AET" : "ORTHANC", "Port" : 4242, "Host" : "::1", "Manufacturer" : "Generic",
+          "AllowFind" : false, "AllowMove" : false, "AllowStore" : true, "AllowFindWorklist" : false
+        }, // the last one
+      },
+    }
+    """
+    assert nodes_from_orthanc(text) == [
+        PACS,
+        Node("CT-1", "CT 1", "ct.example", 11112),
+        Node("untrusted", "ORTHANC", "::1", 4242, frozenset({"echo", "store", "get"})),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("HostTable BEGIN", "is no configuration of Orthanc"),
+        ("[]", "it has no DicomModalities"),
+        ('{"DicomModalities": []}', "it has no DicomModalities"),
+        ('{"DicomModalities": {"a": ["A", "h"]}}', "DicomModalities: 'a' is not"),
+        ('{"DicomModalities": {"a": {"AET": "A"}}}', "DicomModalities: 'a' is not"),
+        ('{"DicomModalities": {"a": ["A", "h", "x"]}}', "'a': port: 'x' is no port"),
+        ('{"DicomModalities": {"a": ["A", "h", 99999]}}', "'a': port: 99999 is no port"),
+        ('{"DicomModalities": {"a": ["back\\\\slash", "h", 1]}}', "'a': ae_title: "),
+    ],
+)
+def test_what_is_no_configuration_of_orthanc(text: str, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=re.escape(message)):
+        nodes_from_orthanc(text)
+
+
+async def test_orthanc_has_the_same_modalities(tmp_path: Path) -> None:
+    """The real one takes such a text, with its comments and its commas."""
+    peer = Peer("Orthanc", "ORTHANC", free_port(), tmp_path / "storage", tmp_path / "orthanc.log")
+    http_port = free_port()
+    peer.directory.mkdir()
+    modalities = """
+        "DicomModalities" : {
+          "pacs" : ["PACS", "10.0.0.5", 104], // "old" : ["OLD", "10.0.0.5", 104],
+          "some" : { "AET" : "SOME", "Port" : "4242", "Host" : "::1", "AllowFind" : false, "AllowGet" : false, },
+          /* "other" : ["OTHER", "h", 1], */
+        }, // the end
+        """
+    text = f"{{{modalities}{json.dumps(settings(peer, http_port))[1:]}"
+    configuration = tmp_path / "orthanc.json"
+    configuration.write_text(text)
+    command = [require("Orthanc", "orthanc"), str(configuration)]
+    with running(peer, command, ready_port=http_port):
+        there = json.loads(await Orthanc(peer, http_port).ask("GET", "/modalities?expand"))
+    expected = {
+        name: (
+            each["AET"],
+            each["Host"],
+            each["Port"],
+            frozenset(right for right in RIGHTS if each[f"Allow{right.title()}"]),
+        )
+        for name, each in there.items()
+    }
+    nodes = nodes_from_orthanc(text)
+    assert {node.name: (node.ae_title, node.host, node.port, node.may) for node in nodes} == expected
+    assert [node.name for node in nodes] == ["pacs", "some"]
+    assert nodes[1].may == {"echo", "store", "move"}
+
+
+# dcmqrscp.
+
+HOST_TABLE = """\
+NetworkTCPPort  = 104
+AETable BEGIN
+AETable END
+HostTable BEGIN
+# Entry Format: SymbolicName = ( AETitle, HostName, Portnumber ), ...
+#gone           = (GONE, h, 1)
+
+acme1           = (ACME1, acmehost1, 5678)
+acme2\t= "ACME 2, acmehost2, 5679"
+acmeCTcompany   = acme1, acme2
+united          = (UNITED1, h1, 104), (UNITED2, h2, 105)
+all = united acmeCTcompany, (LAST, h3 , 106)
+again           = acme1
+HostTable END
+"""
+
+
+def test_the_host_table_with_groups_of_groups() -> None:
+    assert nodes_from_dcmqrscp(HOST_TABLE) == [
+        Node("acme1", "ACME1", "acmehost1", 5678),
+        Node("acme2", "ACME 2", "acmehost2", 5679),
+        Node("united-1", "UNITED1", "h1", 104),
+        Node("united-2", "UNITED2", "h2", 105),
+        Node("all-5", "LAST", "h3", 106),
+        Node("again", "ACME1", "acmehost1", 5678),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a = b", "HostTable: 'a': 'b' is no (AET, host, port), nor a name that came before"),
+        ("a = (A, h)", "HostTable: 'a': 'A, h' is no (AET, host, port)"),
+        ("a =", "HostTable: 'a' stands for nothing"),
+        ("= ,", "HostTable: '' stands for nothing"),
+        ("a = (A, h, x)", "'a': port: 'x' is no port"),
+        ("a = (A, h[1], 1)", "'a': host: 'h[1]' is no host"),
+    ],
+)
+def test_a_wrong_host_table(lines: str, message: str) -> None:
+    with pytest.raises(LocalProtocolError, match=re.escape(message)):
+        nodes_from_dcmqrscp(f"HostTable BEGIN\n{lines}\nHostTable END\n")
+
+
+@pytest.mark.parametrize("text", ["", "HostTable BEGIN\na = (A, h, 1)\n", "# HostTable BEGIN\n# HostTable END\n"])
+def test_no_host_table(text: str) -> None:
+    with pytest.raises(LocalProtocolError, match="there is no HostTable BEGIN"):
+        nodes_from_dcmqrscp(text)
+
+
+def test_the_configuration_that_comes_with_dcmtk() -> None:
+    path = Path("/etc/dcmtk/dcmqrscp.cfg")
+    if not path.exists():
+        pytest.skip("install the Debian package dcmtk to run this test")
+    assert nodes_from_dcmqrscp(path.read_text()) == []
