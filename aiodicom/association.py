@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from anyio import CancelScope
 
@@ -34,12 +34,10 @@ from aiodicom.dimse.commands import (
     respond,
 )
 from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand
-from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS
 from aiodicom.errors import (
     AssociationAborted,
     AssociationError,
     AssociationReleased,
-    DimseError,
     LocalProtocolError,
     NoAcceptedContext,
     OperationTimeout,
@@ -49,6 +47,7 @@ from aiodicom.errors import (
 from aiodicom.invoking import Invoker
 from aiodicom.operation import Conclusion, IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.outgoing import Instance, choose_context, prepare
+from aiodicom.performing import Dispatch, Performer, fields_of
 from aiodicom.query import NO_OPTIONS, Model, QueryOptions, choose_model, make_query, make_retrieval
 from aiodicom.scoped import Instances, Intake, Matches, Movement
 from aiodicom.sending import DataSetSource, Sender
@@ -67,21 +66,8 @@ if TYPE_CHECKING:
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 
-class Dispatch(Protocol):
-    """Performs operations."""
-
-    def status_at_once(self, operation: Operation) -> int | None:
-        """Return the status of an operation that needs no handler; None where one must run."""
-
-    async def __call__(self, operation: Operation) -> int | Conclusion | None:
-        """Run the handler and return its status; None is Success. A `DimseError` is a status, too."""
-
-
 MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
 """The longest data set of a response that is taken, in bytes."""
-
-SPARE_OPERATIONS: Final = 16
-"""How many operations beyond the negotiated window a peer may have open before we stop reading from it."""
 
 
 class Observer:
@@ -157,9 +143,14 @@ class Association:
         self._leaving: set[asyncio.Task[None]] = set()  # operations of ours that were abandoned
         # What the peer asks of us.
         self._incoming: IncomingDataSet | None = None  # the data set that is arriving
-        self._performing: dict[asyncio.Task[None], Operation] = {}
-        self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
-        self._too_many = False
+        self._performer = Performer(
+            self._sender,
+            terms.maximum_performed,
+            pause=connection.pause_reading,
+            resume=connection.resume_reading,
+            on_end=self._performed,
+            on_failure=self._tell_failed,
+        )
         self._peer_releases = False
         self._quiet_since = self._loop.time()  # when the last operation ended, of either side
         self._unsent = 0  # what was written and not taken when the watch last looked
@@ -193,7 +184,7 @@ class Association:
     @property
     def operations(self) -> tuple[Operation, ...]:
         """The operations that are being performed for the peer now."""
-        return tuple(self._performing.values())
+        return self._performer.operations
 
     @property
     def bytes_received(self) -> int:
@@ -417,8 +408,7 @@ class Association:
 
     async def wait_idle(self) -> None:
         """Wait until nothing is being performed for the peer."""
-        while self._performing:
-            await asyncio.wait(tuple(self._performing))
+        await self._performer.wait_idle()
 
     async def wait_closed(self) -> None:
         """Wait until the association is over and its transport connection closed, by whichever end."""
@@ -548,7 +538,7 @@ class Association:
             AssociationError: the association ended.
             OperationTimeout: the peer has stopped reading.
         """
-        response = respond(operation.command, conclusion.status, **_fields(conclusion))
+        response = respond(operation.command, conclusion.status, **fields_of(conclusion))
         await self._sender.send(operation.context.context_id, response, conclusion.data_set)
 
     # What arrives.
@@ -593,7 +583,7 @@ class Association:
             self._response_received(command, received.has_data_set)
         elif isinstance(command, CCancelRQ):
             # Soon: a handler that came in with the same bytes has not begun, and then could not answer.
-            self._loop.call_soon(self._cancel, command.message_id_being_responded_to)
+            self._loop.call_soon(self._performer.cancel, command.message_id_being_responded_to)
         elif isinstance(command, Request):
             self._begin(command, self.terms.contexts[received.context_id], received.has_data_set)
 
@@ -629,95 +619,23 @@ class Association:
         if has_data_set:
             self._incoming = data_set
         operation = Operation(request, context, self.peer, data_set, self.in_thread, self)
-        dispatch = self._dispatch
-        if self._intake is not None and isinstance(request, CStoreRQ) and not self._intake.is_over:
-            dispatch = self._intake
-        if any(other.command.message_id == request.message_id for other in self._performing.values()):
-            status: int | None = DUPLICATE_INVOCATION
-        else:
-            status = dispatch.status_at_once(operation)
-        if status is not None and not has_data_set and self._sender.is_ready:
-            # A task for what waits for nothing would cost more than the answer itself.
-            self._sender.send_at_once(context.context_id, respond(request, status))
-            return
-        task = self._loop.create_task(self._perform(operation, status, dispatch))
-        self._performing[task] = operation
-        task.add_done_callback(self._performed)
-        allowed = (self.terms.maximum_performed or 0xFFFF) + SPARE_OPERATIONS
-        if len(self._performing) > allowed and not self._too_many:
-            self._too_many = True
-            self._connection.pause_reading()
+        is_suboperation = self._intake is not None and not self._intake.is_over and isinstance(request, CStoreRQ)
+        self._performer.begin(operation, self._intake if self._intake and is_suboperation else self._dispatch)
 
-    def _performed(self, task: asyncio.Task[None]) -> None:
-        del self._performing[task]
+    def _performed(self) -> None:
         self._quiet_since = self._loop.time()
-        if self._too_many and len(self._performing) <= (self.terms.maximum_performed or 0xFFFF):
-            self._too_many = False
-            self._connection.resume_reading()
         if self._peer_releases:
             self._answer_release()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
-
-    async def _perform(self, operation: Operation, status: int | None, dispatch: Dispatch) -> None:
-        """Run the handler, unless the status is known; discard what is left of the data set; send the response."""
-        conclusion = await self._conclusion_of(operation, dispatch) if status is None else Conclusion(status)
-        if not 0 <= conclusion.status <= 0xFFFF:
-            conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
-        self._answering.add(operation)
-        try:
-            operation.data_set.discard()
-            if not operation.data_set.is_complete:
-                await operation.data_set.wait_complete()
-            response = respond(operation.command, conclusion.status, **_fields(conclusion))
-            await self._sender.send(operation.context.context_id, response, conclusion.data_set)
-        except (AssociationError, OperationTimeout, LocalProtocolError):
-            return  # the association is over, or we are releasing it
-        finally:
-            self._answering.discard(operation)
-
-    async def _conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
-        """Run the handler; turn what it returns or raises into a status and an Error Comment."""
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            result = await dispatch(operation)
-        except DimseError as error:
-            if isinstance(error.__cause__, OSError):
-                self._tell_failed(operation, error.__cause__)  # a full disk is nothing to keep to oneself
-            return Conclusion(error.status, error.comment)
-        except asyncio.CancelledError:
-            if operation.is_cancelled and self._error is None:
-                task.uncancel()
-                return Conclusion(CANCEL)
-            if task.cancelling():
-                raise
-            return Conclusion(PROCESSING_FAILURE, "The handler was cancelled")
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
-            if not (self._peer_releases and isinstance(error, AssociationReleased)):
-                self._tell_failed(operation, error)
-            return Conclusion(PROCESSING_FAILURE, f"{type(error).__name__} in the handler")
-        if operation.is_cancelled and self._error is None and task.cancelling():
-            task.uncancel()  # the handler came to an end of its own all the same
-        if isinstance(result, Conclusion):
-            return result
-        return Conclusion(SUCCESS if result is None else int(result))
 
     def _tell_sent(self, command: Command) -> None:
         for observer in self._observers:
             observer.message_sent(self, command)
 
     def _tell_failed(self, operation: Operation, error: Exception) -> None:
-        if self._error is None:
+        is_consequence = self._peer_releases and isinstance(error, AssociationReleased)
+        if self._error is None and not is_consequence:
             for observer in self._observers:
                 observer.operation_failed(self, operation, error)
-
-    def _cancel(self, message_id: int) -> None:
-        """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
-        for task, operation in self._performing.items():
-            if operation.command.message_id == message_id and operation not in self._answering:
-                operation.is_cancelled = True
-                task.cancel()
 
     # The end.
 
@@ -731,7 +649,7 @@ class Association:
 
     def _answer_release(self) -> None:
         # What is being performed may finish first: responses are allowed until we answer (PS3.8 Table 9-10, AR-7).
-        if self._performing or self._error is not None:
+        if self._performer.is_busy or self._error is not None:
             return
         if self._upper_layer.state in (State.STA8, State.STA9, State.STA12):
             self._upper_layer.release_response()
@@ -755,8 +673,7 @@ class Association:
             self._incoming.fail(error)
         self._invoker.end(error)
         self._sender.end(error)
-        for task in self._performing:
-            task.cancel()
+        self._performer.end()
         for observer in self._observers:
             observer.association_closed(self, error)
 
@@ -779,7 +696,7 @@ class Association:
         if self._assembler.inside_message or self._upper_layer.inside_pdu:
             words, limit = "the peer stopped in the middle of a message", self._timeouts.stall
             since = self._connection.last_received
-        elif self._performing or self._invoker.is_waiting:
+        elif self._performer.is_busy or self._invoker.is_waiting:
             words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
             words, limit = "the peer had nothing to say", self._timeouts.idle or math.inf
@@ -797,7 +714,7 @@ class Association:
             return self._invoker.put_off(now)  # it is still getting our request, or we do not read
         if self._intake is not None and not self._intake.is_over:
             # While we perform its sub-operations it waits for us; after that, and while one arrives, its time begins anew.
-            return self._invoker.put_off(now if self._performing else self._connection.last_received)
+            return self._invoker.put_off(now if self._performer.is_busy else self._connection.last_received)
         return self._invoker.deadline
 
     def _watch_by(self, when: float, *, anew: bool = False) -> None:
@@ -811,10 +728,6 @@ class Association:
         advice = f"the peer did not answer our {type(overdue.request).__name__}; the association was aborted"
         overdue.fail(OperationTimeout("response", overdue.idle or 0, advice))
         self._abort(advice)
-
-
-def _fields(conclusion: Conclusion) -> dict[str, object]:
-    return {**conclusion.fields, "error_comment": conclusion.comment} if conclusion.comment else {**conclusion.fields}
 
 
 def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:

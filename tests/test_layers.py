@@ -30,6 +30,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "planning",
             "query",
             "invoking",
+            "performing",
             "scoped",
         }
     ),

@@ -13,7 +13,7 @@ import pytest
 from aiodicom import AssociationError, BlockingOperation, DimseError, Operation, open_instance
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import CStoreRQ
-from aiodicom.operation import _PartialFile
+from aiodicom.operation import PartialFile
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.upper_layer.pdu import PDV
 from tests.loopback import (
@@ -359,9 +359,9 @@ async def cut(peer: RawPeer, how: str) -> None:
 async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The association ends while the worker thread is about to open its file: the thread cannot be stopped."""
     opening, go_on, written = threading.Event(), threading.Event(), threading.Event()
-    write = _PartialFile.write
+    write = PartialFile.write
 
-    def slowly(self: _PartialFile, chunks: list[bytes]) -> None:
+    def slowly(self: PartialFile, chunks: list[bytes]) -> None:
         opening.set()
         go_on.wait()
         try:
@@ -369,7 +369,7 @@ async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, mon
         finally:
             written.set()
 
-    monkeypatch.setattr(_PartialFile, "write", slowly)
+    monkeypatch.setattr(PartialFile, "write", slowly)
     recorder = Recorder()
 
     async def handler(operation: Operation) -> None:
@@ -378,7 +378,7 @@ async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, mon
     async with serving(handler, observers=(recorder,)) as server, raw_association(server) as peer:
         peer.send(store_pdu(), *(fragment_pdu(bytes(65536), is_last=False) for _ in range(32)))
         await asyncio.to_thread(opening.wait)
-        (operation,) = server.associations[0]._performing
+        (operation,) = server.associations[0]._performer._running
         peer.reset()
         await recorder.until(lambda: recorder.closed)
         go_on.set()

@@ -1,0 +1,164 @@
+"""The operations that are performed for the peer: a task for each, from its request to its final response (PS3.7 §9.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from aiodicom.dimse.commands import respond
+from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS
+from aiodicom.errors import AssociationError, DimseError, LocalProtocolError, OperationTimeout
+from aiodicom.operation import Conclusion, Operation
+from aiodicom.sending import Sender
+
+SPARE_OPERATIONS: Final = 16
+"""How many operations beyond the negotiated window a peer may have open before we stop reading from it."""
+
+
+class Dispatch(Protocol):
+    """Performs operations."""
+
+    def status_at_once(self, operation: Operation) -> int | None:
+        """Return the status of an operation that needs no handler; None where one must run."""
+
+    async def __call__(self, operation: Operation) -> int | Conclusion | None:
+        """Run the handler and return its status; None is Success. A `DimseError` is a status, too."""
+
+
+class Performer:
+    """Runs handlers, and sends the responses that they come to.
+
+    Args:
+        sender: writes messages.
+        maximum: how many operations the peer may have outstanding; 0 is no limit.
+        pause: stops reading from the peer.
+        resume: goes on.
+        on_end: called when an operation is over.
+        on_failure: told of what a handler raised that was not meant as a status.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        maximum: int,
+        *,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        on_end: Callable[[], None],
+        on_failure: Callable[[Operation, Exception], None],
+    ) -> None:
+        self._sender = sender
+        self._maximum = maximum or 0xFFFF
+        self._pause = pause
+        self._resume = resume
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[None], Operation] = {}
+        self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
+        self._too_many = False
+        self._is_over = False
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Those that are being performed."""
+        return tuple(self._running.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are any."""
+        return bool(self._running)
+
+    def begin(self, operation: Operation, dispatch: Dispatch) -> None:
+        """Perform an operation by what finds and runs its handler."""
+        request = operation.command
+        if any(other.command.message_id == request.message_id for other in self._running.values()):
+            status: int | None = DUPLICATE_INVOCATION
+        else:
+            status = dispatch.status_at_once(operation)
+        if status is not None and operation.data_set.is_complete and self._sender.is_ready:
+            # A task for what waits for nothing would cost more than the answer itself.
+            self._sender.send_at_once(operation.context.context_id, respond(request, status))
+            return
+        task = self._loop.create_task(self._perform(operation, status, dispatch))
+        self._running[task] = operation
+        task.add_done_callback(self._ended)
+        if len(self._running) > self._maximum + SPARE_OPERATIONS and not self._too_many:
+            self._too_many = True
+            self._pause()
+
+    def cancel(self, message_id: int) -> None:
+        """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
+        for task, operation in self._running.items():
+            if operation.command.message_id == message_id and operation not in self._answering:
+                operation.is_cancelled = True
+                task.cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is being performed."""
+        while self._running:
+            await asyncio.wait(tuple(self._running))
+
+    def end(self) -> None:
+        """Cancel every handler, since the association is over."""
+        self._is_over = True
+        for task in self._running:
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if self._too_many and len(self._running) <= self._maximum:
+            self._too_many = False
+            self._resume()
+        self._on_end()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
+
+    async def _perform(self, operation: Operation, status: int | None, dispatch: Dispatch) -> None:
+        """Run the handler, unless the status is known; discard what is left of the data set; send the response."""
+        conclusion = await self._conclusion_of(operation, dispatch) if status is None else Conclusion(status)
+        if not 0 <= conclusion.status <= 0xFFFF:
+            conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
+        self._answering.add(operation)
+        try:
+            operation.data_set.discard()
+            if not operation.data_set.is_complete:
+                await operation.data_set.wait_complete()
+            response = respond(operation.command, conclusion.status, **fields_of(conclusion))
+            await self._sender.send(operation.context.context_id, response, conclusion.data_set)
+        except (AssociationError, OperationTimeout, LocalProtocolError):
+            return  # the association is over, or we are releasing it
+        finally:
+            self._answering.discard(operation)
+
+    async def _conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
+        """Run the handler; turn what it returns or raises into a status and an Error Comment."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            result = await dispatch(operation)
+        except DimseError as error:
+            if isinstance(error.__cause__, OSError):
+                self._on_failure(operation, error.__cause__)  # a full disk is nothing to keep to oneself
+            return Conclusion(error.status, error.comment)
+        except asyncio.CancelledError:
+            if operation.is_cancelled and not self._is_over:
+                task.uncancel()
+                return Conclusion(CANCEL)
+            if task.cancelling():
+                raise
+            return Conclusion(PROCESSING_FAILURE, "The handler was cancelled")
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a status
+            self._on_failure(operation, error)
+            return Conclusion(PROCESSING_FAILURE, f"{type(error).__name__} in the handler")
+        if operation.is_cancelled and not self._is_over:
+            task.uncancel()  # the handler came to an end of its own all the same
+        if isinstance(result, Conclusion):
+            return result
+        return Conclusion(SUCCESS if result is None else int(result))
+
+
+def fields_of(conclusion: Conclusion) -> dict[str, object]:
+    """Return the fields of a response besides its status."""
+    return {**conclusion.fields, "error_comment": conclusion.comment} if conclusion.comment else {**conclusion.fields}
