@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from bench.archives import DCMQRSCP_STUDIES
 from bench.objects import Kind
 from bench.peers import (
     ClientKind,
@@ -13,9 +14,16 @@ from bench.peers import (
     ServerKind,
     aiodicom_scp,
     aiodicom_scu,
+    dcmqrscp,
+    findscu,
+    getscu,
+    movescu,
+    orthanc,
+    pynetdicom_find_scp,
     pynetdicom_scp,
     pynetdicom_scu,
     raw_echo,
+    raw_find,
     raw_tcp_client,
     raw_tcp_server,
     storescp,
@@ -83,7 +91,7 @@ class Case:
 
     name: str
     title: str
-    unit: Literal["objects/s", "MB/s", "echoes/s", "associations/s"]
+    unit: Literal["objects/s", "MB/s", "echoes/s", "associations/s", "matches/s"]
     contenders: tuple[Contender, ...]
     targets: tuple[Target, ...] = ()
 
@@ -105,6 +113,11 @@ def all_cases(scale: Scale) -> tuple[Case, ...]:
         _echo(scale),
         _open(scale),
         _idle(scale),
+        _find_all(scale),
+        _find(scale, "some"),
+        _find(scale, "one"),
+        _get(scale),
+        _move(scale),
     )
 
 
@@ -304,5 +317,67 @@ def _idle(scale: Scale) -> Case:
         (
             Target("≤ 6 KB each", ours, 6 * KB, quantity="memory_each"),
             Target("no polling: ≤ 1 % of a processor", ours, 0.01, quantity="idle_cpu"),
+        ),
+    )
+
+
+def _find_all(scale: Scale) -> Case:
+    studies, few = scale(10_000, 1000), 1000
+    in_orthanc = Job("find-all", 2 * studies, studies=studies)
+    in_dcmqrscp = Job("find-all", scale(40, 10) * DCMQRSCP_STUDIES, studies=DCMQRSCP_STUDIES)
+    in_pynetdicom = Job("find-all", scale(2, 1) * few, studies=few)
+    servers = (
+        (orthanc(tuned=True), in_orthanc),
+        (dcmqrscp(tuned=True), in_dcmqrscp),
+        (pynetdicom_find_scp(tuned=True), in_pynetdicom),
+    )
+    return Case(
+        "find-all",
+        f"C-FIND, all of {studies:,} studies (dcmqrscp: {DCMQRSCP_STUDIES}, pynetdicom: {few:,} in memory)",
+        "matches/s",
+        (
+            *(Contender(raw_find(), server, job) for server, job in servers),
+            *(Contender(findscu(tuned=True), server, job) for server, job in servers[:2]),
+            *(Contender(pynetdicom_scu(tuned=True), server, job) for server, job in servers[1:]),
+        ),
+    )
+
+
+def _find(scale: Scale, what: Literal["some", "one"]) -> Case:
+    studies = scale(10_000, 1000)
+    count = scale(1000, 200) * (1 if what == "one" else 10)
+    return Case(
+        f"find-{what}",
+        f"C-FIND, {1 if what == 'one' else 100} of {studies:,} studies (dcmqrscp: {DCMQRSCP_STUDIES})",
+        "matches/s",
+        (
+            Contender(raw_find(), orthanc(tuned=True), Job(f"find-{what}", count, studies=studies)),
+            Contender(raw_find(), dcmqrscp(tuned=True), Job(f"find-{what}", count, studies=DCMQRSCP_STUDIES)),
+        ),
+    )
+
+
+def _get(scale: Scale) -> Case:
+    job = Job("get", scale(2000, 500), Kind.SMALL)
+    return Case(
+        "get",
+        "39 KB, C-GET of a study, discarded",
+        "objects/s",
+        (
+            Contender(getscu(tuned=True), dcmqrscp(tuned=True), job),
+            Contender(getscu(tuned=True), orthanc(tuned=True), job),
+        ),
+    )
+
+
+def _move(scale: Scale) -> Case:
+    job = Job("move", scale(2000, 500), Kind.SMALL)
+    return Case(
+        "move",
+        "39 KB, C-MOVE of a study, discarded",
+        "objects/s",
+        (
+            Contender(movescu(tuned=True), dcmqrscp(tuned=True), job),
+            Contender(movescu(tuned=True), orthanc(tuned=True), job),
         ),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from bench.cases import MB, Case, Contender, Target
 from bench.objects import Objects
+from bench.peers import Job, ServerKind
 from bench.processes import BenchError, Cores, Server, free_port, hold, run, serving
 
 SECONDS_FOR_A_RUN: Final = 120.0
@@ -117,7 +118,7 @@ def measure(
     """
     outcomes = tuple(map(Outcome, case.contenders))
     with ExitStack() as stack:
-        servers = dict(_started(stack, outcomes, cores, folder))
+        servers = dict(_started(stack, outcomes, cores, objects, folder))
         for number in range(rounds):
             first = number % len(outcomes)  # nobody always has the first turn, or follows the same other
             for outcome in (*outcomes[first:], *outcomes[:first]):
@@ -133,17 +134,41 @@ def measure(
 
 
 def _started(
-    stack: ExitStack, outcomes: tuple[Outcome, ...], cores: Cores, folder: Path
+    stack: ExitStack, outcomes: tuple[Outcome, ...], cores: Cores, objects: Objects, folder: Path
 ) -> Iterator[tuple[int, Server]]:
+    """Start the server of each contender; one that had to be filled serves all that want the same in it."""
+    filled: dict[tuple[int, Path], Server] = {}
     for outcome in outcomes:
+        kind = outcome.contender.server
+        holdings = None if kind.prepare is None else _holdings(outcome.contender.job, objects)
         try:
-            port = free_port()
-            own = folder / f"received-{port}"
-            own.mkdir(parents=True)
-            command = outcome.contender.server.command(port, own)
-            yield id(outcome), stack.enter_context(serving(command, port, own, cores.server))
+            server = filled.get((id(kind), holdings)) if holdings else None
+            if server is None:
+                server = stack.enter_context(_serving(kind, cores, folder, holdings))
+            if holdings is not None:
+                filled[id(kind), holdings] = server
+            yield id(outcome), server
         except BenchError as error:
             outcome.error = str(error)
+
+
+@contextmanager
+def _serving(kind: ServerKind, cores: Cores, folder: Path, holdings: Path | None) -> Iterator[Server]:
+    port = free_port()
+    own = folder / f"received-{port}"
+    own.mkdir(parents=True)
+    if kind.prepare is not None and holdings is not None:
+        kind.prepare(port, own, holdings)
+    with serving(kind.command(port, own), port, own, cores.server) as server:
+        if kind.fill is not None and holdings is not None:
+            kind.fill(port, own, holdings)
+            server.ready()
+        yield server
+
+
+def _holdings(job: Job, objects: Objects) -> Path:
+    """The folder with what a server holds before it is measured."""
+    return objects.studies(job.studies) if job.kind is None else objects.folder(job.kind, job.count)
 
 
 def _sample(case: Case, contender: Contender, server: Server, cores: Cores, objects: Objects) -> Sample:

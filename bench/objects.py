@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from struct import pack
 from typing import Final
@@ -25,6 +26,10 @@ class Kind(Enum):
     SMALL = "39 KB"
     MEDIUM = "0.5 MB"
     LARGE = "500 MB"
+
+
+NUMBER: Final = "000000"
+"""What stands in every identifying value of the study that the studies of an archive are copies of."""
 
 
 class Objects:
@@ -49,6 +54,17 @@ class Objects:
                     path.write_bytes(original.read_bytes().replace(uid.encode(), copy_uid.encode()))
         return folder
 
+    def studies(self, count: int) -> Path:
+        """Return a folder with `count` studies of one small instance each, with accession numbers from A000000 on."""
+        folder = self._folder / f"studies-{count}"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            original = _study()
+            for number in range(count):
+                digits = f"{number:0{len(NUMBER)}}"
+                (folder / f"{digits}.dcm").write_bytes(original.replace(NUMBER.encode(), digits.encode()))
+        return folder
+
     def _original(self, kind: Kind) -> Path:
         path = self._folder / f"{kind.name.lower()}.dcm"
         if not path.exists():
@@ -58,6 +74,30 @@ class Objects:
             else:
                 _write_image(path, 1 if kind is Kind.MEDIUM else MANY_FRAMES)
         return path
+
+
+def study_uid(instance: Path) -> str:
+    """Return the UID of the study of an instance."""
+    return str(dcmread(instance, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
+
+
+def _study() -> bytes:
+    """A study of one instance without an image, as a file; its UIDs end in a number, too."""
+    instance = Dataset()
+    instance.SOPClassUID = CTImageStorage
+    instance.StudyInstanceUID = f"{ROOT}.9{NUMBER}"
+    instance.SeriesInstanceUID, instance.SOPInstanceUID = f"{ROOT}.9{NUMBER}.1", f"{ROOT}.9{NUMBER}.1.1"
+    instance.PatientName, instance.PatientID = f"Patient{NUMBER}^Bench", f"P{NUMBER}"
+    instance.PatientBirthDate, instance.PatientSex = "19700131", "F"
+    instance.StudyDate, instance.StudyTime, instance.AccessionNumber = "20200131", "101112", f"A{NUMBER}"
+    instance.StudyID, instance.StudyDescription = "1", "CT Abdomen"
+    instance.ReferringPhysicianName = "Referring^Physician"
+    instance.Modality, instance.SeriesNumber, instance.InstanceNumber = "CT", 1, 1
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = BytesIO()
+    dcmwrite(file, instance, enforce_file_format=True)
+    return file.getvalue()
 
 
 def _write_image(path: Path, frames: int) -> None:

@@ -5,14 +5,26 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.objects import Kind
+from bench.archives import (
+    AE_TITLE,
+    MOVE_AE_TITLE,
+    RETURN_KEYS,
+    fill_orthanc,
+    move_port,
+    own_folder,
+    prepare_dcmqrscp,
+    prepare_orthanc,
+)
+from bench.objects import Kind, study_uid
 from bench.processes import LOOPBACK, Command, find
 
 # How long a script takes to start is not measured, so let it start fast.
@@ -26,16 +38,19 @@ class Job:
     """What a client does in one run.
 
     Args:
-        operation: store, echo, open (associations, with an echo on each) or hold (associations, idle).
-        count: how many; of a store with several associations, on each of them.
-        kind: what is stored.
+        operation: store, echo, open (associations, with an echo on each), hold (associations, idle), find-all (studies),
+            find-some (100 studies by the patients' name), find-one (by its accession number), get or move (a study).
+        count: how many; of a store with several associations, on each of them; of a find, the matches of all queries.
+        kind: what is stored, or retrieved.
         associations: how many at a time.
+        studies: how many the server holds, where studies are found.
     """
 
     operation: str
     count: int
     kind: Kind | None = None
     associations: int = 1
+    studies: int = 0
 
     @property
     def total(self) -> int:
@@ -45,6 +60,7 @@ class Job:
 
 ServerCommand: TypeAlias = Callable[[int, Path], Command]
 ClientCommand: TypeAlias = Callable[[int, Job, Path | None], Command]
+Preparation: TypeAlias = Callable[[int, Path, Path], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +72,16 @@ class ServerKind:
         command: makes the command of its port and of the folder to store in.
         keeps: whether it stores what it gets.
         forks: whether it has a process for each association, so that its own memory says little.
+        prepare: what is done before it starts, with its port, the folder to store in, and the folder with what it holds.
+        fill: what is done when it listens, likewise.
     """
 
     name: str
     command: ServerCommand
     keeps: bool = False
     forks: bool = False
+    prepare: Preparation | None = None
+    fill: Preparation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +128,39 @@ def pynetdicom_scp(*, tuned: bool, keeps: bool = False, chunked: bool = False) -
 def storescp(*options: str, tuned: bool) -> ServerKind:
     """Return DCMTK's storescp; it stores unless `--ignore` is among the options."""
     name = _words("storescp", "tuned" if tuned else "", *options)
-    command = partial(_storescp, (*(("-pdu", DCMTK_LONGEST_PDU) if tuned else ()), *options), tuned)
+    command = partial(_storescp, (*_longest_pdu(tuned), *options), tuned)
     return ServerKind(name, command, keeps="--ignore" not in options, forks="--fork" in options)
+
+
+def pynetdicom_find_scp(*, tuned: bool) -> ServerKind:
+    """Return pynetdicom's SCP with the data sets of the studies in memory."""
+    options = ("--tuned",) if tuned else ()
+
+    def command(port: int, folder: Path) -> Command:
+        return _python("pynetdicom_scp", *options, "--studies", own_folder(folder), port)
+
+    return ServerKind(_words("pynetdicom", "tuned" if tuned else ""), command, prepare=_link)
+
+
+def dcmqrscp(*, tuned: bool) -> ServerKind:
+    """Return DCMTK's archive, which holds 500 studies at most."""
+
+    def command(_port: int, folder: Path) -> Command:
+        configuration = own_folder(folder) / "dcmqrscp.cfg"
+        return Command((find("dcmqrscp"), "-c", str(configuration)), _environment(tuned))
+
+    return ServerKind(_words("dcmqrscp", "tuned" if tuned else ""), command, forks=True, prepare=prepare_dcmqrscp)
+
+
+def orthanc(*, tuned: bool) -> ServerKind:
+    """Return Orthanc."""
+
+    def command(_port: int, folder: Path) -> Command:
+        configuration = own_folder(folder) / "orthanc.json"
+        return Command((find("Orthanc", "orthanc"), str(configuration)), _environment(tuned))
+
+    name = _words("Orthanc", "tuned" if tuned else "")
+    return ServerKind(name, command, prepare=prepare_orthanc, fill=fill_orthanc)
 
 
 def raw_tcp_server() -> ServerKind:
@@ -119,6 +170,11 @@ def raw_tcp_server() -> ServerKind:
 
 def _python_scp(module: str, options: tuple[str, ...], keeps: bool, port: int, folder: Path) -> Command:
     return _python(module, *options, *(("--folder", folder) if keeps else ()), port)
+
+
+def _link(_port: int, folder: Path, holdings: Path) -> None:
+    """Let a server find what it holds beside its own folder."""
+    own_folder(folder).symlink_to(holdings, target_is_directory=True)
 
 
 def _storescp(options: tuple[str, ...], tuned: bool, port: int, folder: Path) -> Command:
@@ -158,11 +214,71 @@ def raw_echo() -> ClientKind:
     return ClientKind("raw bytes", lambda port, job, _folder: _python("raw_echo", port, job.count))
 
 
+def raw_find() -> ClientKind:
+    """Return what sends the bytes of C-FINDs, made beforehand, and counts the responses."""
+
+    def command(port: int, job: Job, _folder: Path | None) -> Command:
+        what = job.operation.removeprefix("find-")
+        return _python("raw_find", what, port, job.studies, job.count)
+
+    return ClientKind("raw bytes", command)
+
+
+def findscu(*, tuned: bool) -> ClientKind:
+    """Return DCMTK's findscu, which asks for all studies until it has as many matches as wanted."""
+
+    def command(port: int, job: Job, _folder: Path | None) -> Command:
+        keys = [("-k", keyword) for _group, _number, keyword in RETURN_KEYS]
+        repeat = ("--repeat", str(job.count // job.studies))
+        return Command(_query("findscu", port, tuned, *repeat, *chain(*keys)), _environment(tuned))
+
+    return ClientKind(_words("findscu", "tuned" if tuned else ""), command)
+
+
+def getscu(*, tuned: bool) -> ClientKind:
+    """Return DCMTK's getscu, which fetches the study that the archive holds, and forgets it."""
+
+    def command(port: int, _job: Job, folder: Path | None) -> Command:
+        return Command(_query("getscu", port, tuned, "--ignore", *_study_in(folder)), _environment(tuned))
+
+    return ClientKind(_words("getscu", "tuned" if tuned else ""), command)
+
+
+def movescu(*, tuned: bool) -> ClientKind:
+    """Return DCMTK's movescu, with a storescp that forgets the study that the archive moves to it."""
+
+    def command(port: int, _job: Job, folder: Path | None) -> Command:
+        destination = _storescp(("--ignore", *_longest_pdu(tuned)), tuned, move_port(port), Path())
+        mover = _query("movescu", port, tuned, "-v", "-aem", MOVE_AE_TITLE, *_study_in(folder))
+        lines = (shlex.join(destination.arguments), shlex.join(mover), "Final Move Response (Success)")
+        beside = _python("beside", move_port(port), *lines)
+        return Command(beside.arguments, {**beside.environment, **_environment(tuned)})
+
+    return ClientKind(_words("movescu", "tuned" if tuned else ""), command)
+
+
+def _query(program: str, port: int, tuned: bool, *options: str) -> tuple[str, ...]:
+    """The command line of an SCU of DCMTK that asks an archive for studies."""
+    common = ("-S", "-aec", AE_TITLE, "-k", "QueryRetrieveLevel=STUDY", *_longest_pdu(tuned))
+    return (find(program), *common, *options, LOOPBACK, str(port))
+
+
+def _study_in(folder: Path | None) -> tuple[str, ...]:
+    """The key of the study whose instances are in a folder."""
+    assert folder is not None
+    return ("-k", f"StudyInstanceUID={study_uid(next(folder.iterdir()))}")
+
+
+def _longest_pdu(tuned: bool) -> tuple[str, ...]:
+    return ("-pdu", DCMTK_LONGEST_PDU) if tuned else ()
+
+
 def _python_scu(module: str, options: tuple[str, ...], port: int, job: Job, folder: Path | None) -> Command:
     associations = ("--associations", job.associations) if job.associations > 1 else ()
     return _python(module, *options, *associations, job.operation, port, folder or job.count)
 
 
 def _storescu(tuned: bool, port: int, _job: Job, folder: Path | None) -> Command:
-    options = ("-pdu", DCMTK_LONGEST_PDU) if tuned else ()
-    return Command((find("storescu"), *options, "+sd", LOOPBACK, str(port), str(folder)), _environment(tuned))
+    return Command(
+        (find("storescu"), *_longest_pdu(tuned), "+sd", LOOPBACK, str(port), str(folder)), _environment(tuned)
+    )

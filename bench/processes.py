@@ -24,8 +24,9 @@ from typing import IO, Final
 from bench import proc
 
 LOOPBACK: Final = "127.0.0.1"
-# Below the ports that Linux gives to outgoing connections, so that no connection takes one before its listener does.
-PORTS: Final = range(15_000, 32_000)
+# Below the ports that Linux gives to outgoing connections, so that no connection takes one before its listener does. The
+# odd ones are left to the destinations of C-MOVE.
+PORTS: Final = range(15_000, 32_000, 2)
 SCRIPT_HEAD: Final = 1024  # bytes, in which an installed script names its module
 SECONDS_TO_START: Final = 30.0
 SECONDS_TO_STOP: Final = 5.0
@@ -113,18 +114,18 @@ class Idle:
     cpu: float
 
 
-def find(program: str) -> str:
+def find(program: str, package: str = "dcmtk") -> str:
     """Return the path of a peer's program.
 
     Raises:
         PeerMissing: it is not installed.
     """
-    for folder in os.get_exec_path():
+    for folder in [*os.get_exec_path(), "/usr/sbin"]:
         found = shutil.which(program, path=folder)
         # pynetdicom installs scripts under the names of DCMTK's programs.
         if found and b"pynetdicom" not in Path(found).read_bytes()[:SCRIPT_HEAD]:
             return found
-    raise PeerMissing(f"{program} is not installed (Debian package dcmtk)")
+    raise PeerMissing(f"{program} is not installed (Debian package {package})")
 
 
 def free_port() -> int:
@@ -142,14 +143,18 @@ class Server:
     Attributes:
         port: where it listens.
         folder: where it stores.
-        resident: the memory it had when it began to listen, in bytes.
+        resident: the memory it had when it was ready, in bytes.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
         self.port = port
         self.folder = folder
-        self.resident = proc.reset_peak(process.pid)
         self._process = process
+        self.ready()
+
+    def ready(self) -> None:
+        """Note that it now is as it is to be measured."""
+        self.resident = proc.reset_peak(self.pid)
 
     def empty(self) -> int:
         """Remove what it has stored, and return how many files that were."""

@@ -1,4 +1,4 @@
-"""A script: an SCU by pynetdicom: it stores, echoes, opens associations, and reports what that took."""
+"""A script: an SCU by pynetdicom: it stores, echoes, opens associations, finds studies, and reports what that took."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when it is imported
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when it is imported
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
+from bench.archives import AE_TITLE, RETURN_KEYS
 from bench.client import reported
 from bench.processes import LOOPBACK
 
@@ -35,9 +39,9 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="TCP_NODELAY, and PDUs of 128 KB")
     parser.add_argument("--chunked", action="store_true", help="read files while they are sent")
     parser.add_argument("--associations", type=int, default=1, help="how many send at once, each all the instances")
-    parser.add_argument("operation", choices=["store", "echo", "open"])
+    parser.add_argument("operation", choices=["store", "echo", "open", "find-all"])
     parser.add_argument("port", type=int)
-    parser.add_argument("what", help="store: a folder; echo, open: how many")
+    parser.add_argument("what", help="store: a folder; echo, open, find-all: how many")
     arguments = parser.parse_args()
     _config.STORE_SEND_CHUNKED_DATASET = arguments.chunked
     requestor = Requestor(arguments.port, tuned=arguments.tuned)
@@ -48,6 +52,8 @@ def main() -> None:
             requestor.echo(int(arguments.what))
         case "open":
             requestor.open_and_release(int(arguments.what))
+        case "find-all":
+            requestor.find(int(arguments.what))
 
 
 class Requestor:
@@ -94,8 +100,21 @@ class Requestor:
                 _echo(association)
                 association.release()
 
+    def find(self, count: int) -> None:
+        """Ask for all studies until as many matches came as wanted; each is a pydicom Dataset."""
+        self._entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+        association = self._associate()
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = "STUDY"
+        for _group, _number, keyword in RETURN_KEYS:
+            setattr(identifier, keyword, "")
+        with reported():
+            while count > 0:
+                count -= _find(association, identifier)
+        association.release()
+
     def _associate(self) -> Association:
-        association = self._entity.associate(LOOPBACK, self._port, evt_handlers=self._handlers)
+        association = self._entity.associate(LOOPBACK, self._port, ae_title=AE_TITLE, evt_handlers=self._handlers)
         if not association.is_established:
             raise SystemExit("no association")
         return association
@@ -104,6 +123,15 @@ class Requestor:
 def _echo(association: Association) -> None:
     if association.send_c_echo().get("Status") != 0:
         raise SystemExit("no echo")
+
+
+def _find(association: Association, identifier: Dataset) -> int:
+    """Send one C-FIND, and return how many matches came."""
+    responses = list(association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind))
+    matches = [match for _status, match in responses if match is not None]
+    if responses[-1][0].get("Status") != 0 or not matches:
+        raise SystemExit("nothing was found")
+    return len(matches)
 
 
 if __name__ == "__main__":

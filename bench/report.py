@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -87,7 +88,8 @@ def machine(cores: Cores) -> str:
         f"Linux {platform.release()}",
         f"Python {platform.python_version()}",
         *(f"{name} {_version_of(name)}" for name in ("aiodicom", "uvloop", "pynetdicom")),
-        f"DCMTK {_dcmtk_version()}",
+        f"DCMTK {_said_version('storescp')}",
+        f"Orthanc {_said_version('Orthanc')}",
     ]
     return "; ".join(parts) + "."
 
@@ -99,12 +101,14 @@ def _version_of(distribution: str) -> str:
         return "not installed"
 
 
-def _dcmtk_version() -> str:
+def _said_version(program: str) -> str:
+    """The version in the first line that a program says of it: `… v3.6.7 …`, or `… 1.10.1`."""
     try:
-        said = subprocess.run([find("storescp"), "--version"], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run([find(program), "--version"], capture_output=True, text=True, check=False).stdout
     except PeerMissing:
         return "not installed"
-    return next((word[1:] for word in said.split() if word[:1] == "v" and word[1:2].isdigit()), "of unknown version")
+    found = re.search(r"\bv?(\d+(?:\.\d+)+)", said.partition("\n")[0])
+    return found[1] if found else "of unknown version"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from tempfile import mkdtemp
+from typing import Any, Protocol
 
 import pytest
+from pydicom import Dataset
 
-from tests.peers.dcmtk import running_storescp
+from tests.peers.dcmtk import running_dcmqrscp, running_storescp, running_wlmscpfs
 from tests.peers.orthanc import Orthanc, running_orthanc
 from tests.peers.process import Peer
-from tests.peers.pynetdicom_peer import running_pynetdicom_scp
+from tests.peers.pynetdicom_peer import running_pynetdicom_query_scp, running_pynetdicom_scp
+from tests.studies import write_studies
 
 
 class StartPeer(Protocol):
@@ -22,31 +25,78 @@ class StartPeer(Protocol):
     async def __call__(self, *options: str, ae_title: str = ...) -> Peer: ...
 
 
+class StartArchive(Protocol):
+    """Starts a peer that has those files, and may send to those ports of this machine, given by AE title."""
+
+    async def __call__(
+        self, files: Iterable[Path] = (), *options: str, ae_title: str = ..., destinations: Mapping[str, int] = ...
+    ) -> Peer: ...
+
+
+class StartWorklist(Protocol):
+    """Starts a peer that has those worklist entries."""
+
+    async def __call__(self, entries: Iterable[Dataset], *options: str, ae_title: str = ...) -> Peer: ...
+
+
+@pytest.fixture
+def no_nagle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this DCMTK's programs wait 40 ms for each other at every message."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of the world of tests/studies.py, in a folder of their own."""
+    return write_studies(tmp_path_factory.mktemp("studies"))
+
+
+@contextmanager
+def starting(
+    run: Callable[..., AbstractContextManager[Peer]], folder: Path
+) -> Iterator[Callable[..., Coroutine[Any, Any, Peer]]]:
+    """What starts a peer in a folder of its own below that one, as often as it is called; in the end all are stopped."""
+    with ExitStack() as peers:
+
+        async def start(*arguments: object, **options: object) -> Peer:
+            running = run(Path(mkdtemp(dir=folder)), *arguments, **options)
+            return await asyncio.to_thread(peers.enter_context, running)
+
+        yield start
+
+
 @pytest.fixture
 def storescp(tmp_path: Path) -> Iterator[StartPeer]:
     """Start DCMTK's storescp: `peer = await storescp("--fork", "+xs")`."""
-    with ExitStack() as peers:
+    with starting(running_storescp, tmp_path) as start:
+        yield start
 
-        async def start(*options: str, ae_title: str = "STORESCP") -> Peer:
-            directory = tmp_path / f"storescp-{ae_title}"
-            return await asyncio.to_thread(
-                lambda: peers.enter_context(running_storescp(directory, *options, ae_title=ae_title))
-            )
 
+@pytest.fixture
+def dcmqrscp(tmp_path: Path) -> Iterator[StartArchive]:
+    """Start DCMTK's archive: `peer = await dcmqrscp(studies, destinations={"STORESCP": port})`."""
+    with starting(running_dcmqrscp, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def wlmscpfs(tmp_path: Path) -> Iterator[StartWorklist]:
+    """Start DCMTK's worklist: `peer = await wlmscpfs(entries)`; it has to be called by its AE title."""
+    with starting(running_wlmscpfs, tmp_path) as start:
         yield start
 
 
 @pytest.fixture
 def pynetdicom_scp(tmp_path: Path) -> Iterator[StartPeer]:
     """Start an SCP of pynetdicom: `peer = await pynetdicom_scp("--max-pdu", "0")`."""
-    with ExitStack() as peers:
+    with starting(running_pynetdicom_scp, tmp_path) as start:
+        yield start
 
-        async def start(*options: str, ae_title: str = "PYNETDICOM") -> Peer:
-            directory = tmp_path / f"pynetdicom-{ae_title}"
-            return await asyncio.to_thread(
-                lambda: peers.enter_context(running_pynetdicom_scp(directory, *options, ae_title=ae_title))
-            )
 
+@pytest.fixture
+def pynetdicom_query_scp(tmp_path: Path) -> Iterator[StartArchive]:
+    """Start pynetdicom as an archive: `peer = await pynetdicom_query_scp(studies, destinations={"STORESCP": port})`."""
+    with starting(running_pynetdicom_query_scp, tmp_path) as start:
         yield start
 
 
@@ -57,10 +107,33 @@ def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthan
         yield orthanc
 
 
+@pytest.fixture(scope="session")
+def other_orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Another one, which calls itself OTHER."""
+    with running_orthanc(tmp_path_factory.mktemp("other-orthanc"), ae_title="OTHER") as orthanc:
+        yield orthanc
+
+
+@asynccontextmanager
+async def emptied(orthanc: Orthanc) -> AsyncIterator[Orthanc]:
+    """An Orthanc, empty and knowing no modality; what it logs meanwhile is shown where the test fails."""
+    await orthanc.clear()
+    before = len(orthanc.peer.log.read_bytes())
+    yield orthanc
+    print(f"--- Orthanc printed:\n{orthanc.peer.output(before)}")
+
+
 @pytest.fixture
 async def orthanc(orthanc_process: Orthanc) -> AsyncIterator[Orthanc]:
-    """Orthanc, empty and knowing no modality; what it logs meanwhile is shown where the test fails."""
-    await orthanc_process.clear()
-    before = len(orthanc_process.peer.log.read_bytes())
-    yield orthanc_process
-    print(f"--- Orthanc printed:\n{orthanc_process.peer.output(before)}")
+    """Orthanc, empty and knowing no modality."""
+    async with emptied(orthanc_process) as orthanc:
+        yield orthanc
+
+
+@pytest.fixture
+async def two_orthancs(orthanc: Orthanc, other_orthanc_process: Orthanc) -> AsyncIterator[tuple[Orthanc, Orthanc]]:
+    """ORTHANC and OTHER, empty, each a modality of the other under its AE title, and nobody else known to them."""
+    async with emptied(other_orthanc_process) as other:
+        await orthanc.add_modality(other.peer.ae_title, other.peer.ae_title, other.peer.port)
+        await other.add_modality(orthanc.peer.ae_title, orthanc.peer.ae_title, orthanc.peer.port)
+        yield orthanc, other

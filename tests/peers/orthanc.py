@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -72,11 +72,18 @@ class Orthanc:
         return await self.ask("GET", f"/instances/{identifier}/file")
 
     async def add_modality(
-        self, name: str, ae_title: str, port: int, *, host: str = LOOPBACK, allow_transcoding: bool = True
+        self,
+        name: str,
+        ae_title: str,
+        port: int,
+        *,
+        host: str = LOOPBACK,
+        allow_transcoding: bool = True,
+        forbidden: Iterable[str] = (),
     ) -> None:
-        """Make a remote AE known to it under that name."""
+        """Make a remote AE known to it under that name; "Find", "Get", "Move" … may be forbidden to it."""
         modality = {"AET": ae_title, "Host": host, "Port": port, "AllowTranscoding": allow_transcoding}
-        await self.ask("PUT", f"/modalities/{name}", modality)
+        await self.ask("PUT", f"/modalities/{name}", {**modality, **{f"Allow{what}": False for what in forbidden}})
 
     async def echo(self, modality: str) -> None:
         """Let it send C-ECHO; raises OrthancError when that failed."""
@@ -88,16 +95,56 @@ class Orthanc:
         report: dict[str, object] = json.loads(await self.ask("POST", f"/modalities/{modality}/store", request))
         return report
 
+    async def find(self, modality: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+        """Let it send C-FIND, and return the answers, values by keyword; raises OrthancError when that failed.
+
+        Args:
+            modality: whom to ask.
+            level: "Patient", "Study", "Series" or "Instance".
+            query: keys by keyword; those of the level, it asks for by itself.
+        """
+        request = {"Level": level, "Query": query}
+        identifier = json.loads(await self.ask("POST", f"/modalities/{modality}/query", request))["ID"]
+        answers: list[dict[str, str]] = json.loads(
+            await self.ask("GET", f"/queries/{identifier}/answers?expand&simplify")
+        )
+        return answers
+
+    async def find_worklist(self, modality: str, query: Mapping[str, object]) -> list[dict[str, object]]:
+        """Let it ask for a worklist, and return the entries, values by keyword."""
+        entries: list[dict[str, object]] = json.loads(
+            await self.ask("POST", f"/modalities/{modality}/find-worklist", query)
+        )
+        return entries
+
+    async def move(self, modality: str, level: str, resource: Mapping[str, str], destination: str) -> dict[str, object]:
+        """Let it send C-MOVE, and return its report; raises OrthancError when that failed.
+
+        Args:
+            modality: whom to ask.
+            level: "Patient", "Study", "Series" or "Instance".
+            resource: the unique keys of what is wanted.
+            destination: the AE title that it is to be sent to.
+        """
+        request = {"Level": level, "Resources": [resource], "TargetAet": destination, "Synchronous": True}
+        report: dict[str, object] = json.loads(await self.ask("POST", f"/modalities/{modality}/move", request))
+        return report
+
 
 @contextmanager
-def running_orthanc(directory: Path, *, ae_title: str = "ORTHANC") -> Iterator[Orthanc]:
-    """An Orthanc that accepts everything from everybody on this machine and keeps it below that directory."""
+def running_orthanc(
+    directory: Path, *, ae_title: str = "ORTHANC", options: Mapping[str, object] | None = None
+) -> Iterator[Orthanc]:
+    """An Orthanc that takes C-ECHO and C-STORE from everybody on this machine and keeps what comes below that directory.
+
+    C-FIND, C-GET and C-MOVE it takes from the modalities it knows. `options` are more of its configuration.
+    """
     program = require("Orthanc", "orthanc")
     peer = Peer("Orthanc", ae_title, free_port(), directory / "storage", directory / "orthanc.log")
     http_port = free_port()
     peer.directory.mkdir(parents=True)
     configuration = directory / "orthanc.json"
-    configuration.write_text(json.dumps(settings(peer, http_port)))
+    configuration.write_text(json.dumps({**settings(peer, http_port), **(options or {})}))
     # Orthanc opens its HTTP port last, so that it answers on both when it answers there.
     with running(peer, [program, "--verbose", str(configuration)], ready_port=http_port):
         yield Orthanc(peer, http_port)

@@ -10,16 +10,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import IO, Final
 
 import pytest
 
 LOOPBACK: Final = "127.0.0.1"
+NOWHERE: Final[Mapping[str, int]] = MappingProxyType({})  # no destination of C-MOVE
 # Below the ports that Linux gives to outgoing connections, so that no connection takes one before its listener does.
 PORTS: Final = range(15_000, 32_000)
 SCRIPT_HEAD: Final = 1_024  # bytes, in which an installed script names its module
@@ -87,8 +89,8 @@ class Peer:
     host: str = LOOPBACK
 
     def received(self) -> list[Path]:
-        """The files it has kept, by name."""
-        return sorted(path for path in self.directory.iterdir() if path.is_file())
+        """The files it has kept, by name; what dcmqrscp notes about them is none."""
+        return sorted(path for path in self.directory.iterdir() if path.is_file() and path.name != "index.dat")
 
     def output(self, start: int = 0) -> str:
         """What it has printed, from that byte on."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.peers.process import Peer, execute, free_port, running
+from pydicom import Dataset
+
+from tests.peers.process import LOOPBACK, NOWHERE, Peer, execute, free_port, running
+from tests.peers.query_report import QueryReport
 
 SCRIPTS: Final = Path(__file__).parent
 
@@ -69,3 +72,51 @@ async def run_pynetdicom_scu(
             break
     assert finished.exit_code == 0, finished.errors
     return ScuReport(**json.loads(finished.output), log=finished.errors)
+
+
+@contextmanager
+def running_pynetdicom_query_scp(
+    directory: Path,
+    files: Iterable[Path] = (),
+    *options: str,
+    ae_title: str = "PYNETDICOM",
+    destinations: Mapping[str, int] = NOWHERE,
+) -> Iterator[Peer]:
+    """The script pynetdicom_query_scp.py.
+
+    Args:
+        directory: for its log.
+        files: all it has.
+        options: of the script.
+        ae_title: its own.
+        destinations: the ports of this machine that it may send to, by AE title.
+    """
+    peer = Peer("pynetdicom_query_scp", ae_title, free_port(), directory, directory / "pynetdicom_query_scp.log")
+    command = [sys.executable, str(SCRIPTS / "pynetdicom_query_scp.py"), "--ae-title", ae_title, *options]
+    command += [f"--destination={title}={port}" for title, port in destinations.items()]
+    with running(peer, [*command, str(peer.port), *map(str, files)]) as started:
+        yield started
+
+
+async def run_pynetdicom_query(
+    operation: str,
+    port: int,
+    model: str,
+    identifier: Dataset,
+    *options: str,
+) -> QueryReport:
+    """Let pynetdicom ask a port of this machine for "find", "get" or "move", and report.
+
+    Args:
+        operation: what to ask for.
+        port: where the SCP listens.
+        model: the UID of the SOP class.
+        identifier: what is asked.
+        options: of the script pynetdicom_query_scu.py.
+    """
+    command = [sys.executable, str(SCRIPTS / "pynetdicom_query_scu.py"), *options, operation, LOOPBACK, str(port)]
+    finished = await execute([*command, model, identifier.to_json()])
+    assert finished.exit_code == 0, finished.errors
+    report = json.loads(finished.output)
+    report["matches"] = [Dataset.from_json(match) for match in report["matches"]]
+    return QueryReport(**report, log=finished.errors)

@@ -45,7 +45,7 @@ from tests.peers.process import Peer as Process
 from tests.peers.synthetic import many_sop_classes
 
 # What peer and files do is the same on every loop; where bytes flow, stop and break off, both are tried.
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["uvloop"]), pytest.mark.usefixtures("no_nagle")]
 both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
@@ -63,12 +63,6 @@ JPEG_LOSSLESS_FILE = "SC_rgb_jpeg_gdcm.dcm"
 # Longer than the socket buffers and PDUs of either end.
 LONG_FILE = "examples_overlay.dcm"
 MAXIMUM_LENGTHS = [4_096, 16_384, 131_072]
-
-
-@pytest.fixture(autouse=True)
-def no_nagle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this DCMTK's programs wait 40 ms for each other at every message."""
-    monkeypatch.setenv("TCP_NODELAY", "1")
 
 
 async def store_all(peer: Process, instances: Iterable[InstanceFile], *, decompress: bool = False) -> None:
