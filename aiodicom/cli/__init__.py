@@ -1,4 +1,4 @@
-"""The command line: `aiodicom serve`, `aiodicom echo`, `aiodicom store`.
+"""The command line: `aiodicom serve`, `aiodicom echo`, `aiodicom store`, `aiodicom nodes`.
 
 pydicom and rich are imported where they are needed: a C-ECHO needs neither.
 """
@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiodicom.cli import echo, serve, store
+from aiodicom.cli import echo, nodes, serve, store
 from aiodicom.cli.console import OutputFailed, complain
 from aiodicom.cli.exits import ExitCode, exit_code_of
 from aiodicom.cli.options import Command, Parser
@@ -22,7 +22,12 @@ from aiodicom.version import __version__
 
 __all__ = ["main"]
 
-COMMANDS: Final[Mapping[str, Command]] = {"serve": serve.COMMAND, "echo": echo.COMMAND, "store": store.COMMAND}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "serve": serve.COMMAND,
+    "echo": echo.COMMAND,
+    "store": store.COMMAND,
+    "nodes": nodes.COMMAND,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OutputFailed as error:
         # The interpreter would try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        complain(f"the output cannot be written: {error}")
+        if not isinstance(error.__cause__, BrokenPipeError):  # who reads has read enough
+            complain(f"the output cannot be written: {error}")
         return ExitCode.CANNOT_WRITE_OUTPUT
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

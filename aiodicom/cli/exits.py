@@ -43,7 +43,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.OK: "everything was done",
-    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.USAGE: "the command line, or aiodicom.toml, is wrong",
     ExitCode.CANNOT_READ_INPUT: "a file or folder cannot be read; nothing was sent",
     ExitCode.NO_INPUT: "there are no files to send",
     ExitCode.INVALID_INPUT: "some files cannot be sent; the others were",

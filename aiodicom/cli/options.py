@@ -8,14 +8,18 @@ import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from aiodicom.association import Observer
 from aiodicom.cli import exits
+from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.peer import parse_peer
 from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
+from aiodicom.errors import LocalProtocolError
 from aiodicom.logs import LoggingObserver
 from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.upper_layer.pdu import valid_ae_title
@@ -76,6 +80,7 @@ def add_association_options(parser: Parser) -> None:
     """Add what `parse_with_peer` and `request` need."""
     parser.add_argument("-aec", "--call", metavar="AET", help="the peer's AE title (default: ANY-SCP)")
     parser.add_argument("-aet", "--aet", metavar="AET", type=ae_title, default="AIODICOM", help="ours (%(default)s)")
+    add_config(parser)
     add_maximum_length(parser)
     for option, word, what in (
         ("-to", "connect", "for a connection"),
@@ -90,6 +95,13 @@ def add_association_options(parser: Parser) -> None:
             default=getattr(DEFAULT_TIMEOUTS, word),
             help=f"how long to wait {what} (%(default)s)",
         )
+
+
+def add_config(parser: Parser) -> None:
+    """Add `--config`."""
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="where the nodes are (./aiodicom.toml or ~/.config/aiodicom/…)"
+    )
 
 
 def add_maximum_length(parser: Parser) -> None:
@@ -109,8 +121,8 @@ def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
     """Parse a command line whose first words name a peer: `peer` and `rest` of the result are what they come to."""
     options = parser.parse_intermixed_args(arguments)
     try:
-        options.peer, options.rest = parse_peer(options.words, options.call)
-    except ValueError as error:
+        options.peer, options.rest = parse_peer(options.words, options.call, partial(known_nodes, options.config))
+    except (ValueError, LocalProtocolError) as error:
         parser.error(str(error))
     return options
 

@@ -1,12 +1,13 @@
-"""A peer as it is written on the command line: `AET@HOST:PORT`, `HOST:PORT`, or DCMTK's `HOST PORT`, with `-aec AET`."""
+"""A peer as it is written on the command line: `AET@HOST:PORT`, DCMTK's `HOST PORT` with `-aec AET`, or a node's name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from aiodicom.nodes import Node, format_address
 from aiodicom.upper_layer.pdu import valid_ae_title
 
 ANY_AE_TITLE: Final = "ANY-SCP"
@@ -17,6 +18,7 @@ PEER is one of
   AET@HOST:PORT            such as ORTHANC@127.0.0.1:4242 or PACS@[::1]:11112
   HOST:PORT -aec AET
   HOST PORT -aec AET       as DCMTK's tools have it
+  NAME                     of a node, see aiodicom nodes
 without AET, ANY-SCP is asked for"""
 
 # An address of IPv6 has colons of its own, and so needs brackets where a port follows.
@@ -32,19 +34,22 @@ class PeerAddress:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.ae_title}@{host}:{self.port}"
+        return format_address(self.ae_title, self.host, self.port)
 
 
-def parse_peer(words: Sequence[str], called_ae_title: str | None) -> tuple[PeerAddress, list[str]]:
+def parse_peer(
+    words: Sequence[str], called_ae_title: str | None, nodes: Callable[[], Mapping[str, Node]] = dict
+) -> tuple[PeerAddress, list[str]]:
     """Return the peer that the first words name, and the words that are left.
 
     Args:
         words: one or more.
         called_ae_title: what `-aec` says.
+        nodes: tells the nodes by name; called only where the words are no address.
 
     Raises:
         ValueError: they name no peer; the message says why.
+        LocalProtocolError: the nodes cannot be told.
     """
     first, *rest = words
     ae_title, has_ae_title, address = first.rpartition("@")
@@ -53,13 +58,26 @@ def parse_peer(words: Sequence[str], called_ae_title: str | None) -> tuple[PeerA
     elif address and rest and rest[0].isdecimal():
         host, port, *rest = address, *rest
     else:
-        raise ValueError(f"{first!r} names no port: write AET@HOST:PORT, or HOST PORT -aec AET")
+        node = _node(first, nodes())
+        return PeerAddress(_checked(called_ae_title or node.ae_title), node.host, node.port), rest
     if has_ae_title and called_ae_title not in (None, ae_title):
         raise ValueError(f"two AE titles for one peer: {ae_title!r} and, by -aec, {called_ae_title!r}")
-    title = ae_title if has_ae_title else called_ae_title or ANY_AE_TITLE
-    if not valid_ae_title(title):
-        raise ValueError(f"{title!r} is no AE title: 1 to 16 ASCII characters, without a backslash")
+    title = _checked(ae_title if has_ae_title else called_ae_title or ANY_AE_TITLE)
     return PeerAddress(title, host.strip("[]"), parse_port(port)), rest
+
+
+def _node(name: str, nodes: Mapping[str, Node]) -> Node:
+    """Return the node of that name, or say what could have been written."""
+    if name in nodes:
+        return nodes[name]
+    is_none = f" is no node ({', '.join(nodes)}), and" if nodes else ""
+    raise ValueError(f"{name!r}{is_none} names no port: write AET@HOST:PORT, or HOST PORT -aec AET")
+
+
+def _checked(ae_title: str) -> str:
+    if not valid_ae_title(ae_title):
+        raise ValueError(f"{ae_title!r} is no AE title: 1 to 16 ASCII characters, without a backslash")
+    return ae_title
 
 
 def parse_port(text: str) -> int:

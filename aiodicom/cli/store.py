@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Final
 
 from anyio import to_thread
 
-from aiodicom.cli.console import complain, say
+from aiodicom.cli.console import complain, say, say_list
 from aiodicom.cli.exits import ExitCode, combined, exit_code_of
 from aiodicom.cli.options import (
     Command,
@@ -42,7 +41,6 @@ NOTES: Final = f"""\
 An instance goes out as it is where the peer accepts that, else transcoded between the uncompressed
 transfer syntaxes. Compressed pixel data is decompressed only with --decompress."""
 
-LISTED_ON_A_TERMINAL: Final = 20
 _log: Final = logging.getLogger("aiodicom.store")
 
 
@@ -118,24 +116,15 @@ def _report(options: Namespace, shipment: Shipment, broken: Sequence[InvalidInst
         speed = f": {size(done / seconds)}/s, {sent / seconds:,.0f} instances/s" if sent > 1 and seconds > 0 else ""
         what = f"sent {amount(sent, 'instance')} ({size(done)})" if sent else "sent nothing"
         say(f"{what} to {options.peer} in {duration(seconds)}{speed}")
-        _list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
-    _list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
-    _list("cannot be sent", [str(each) for each in broken])
+        say_list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
+    say_list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
+    say_list("cannot be sent", [str(each) for each in broken])
     if sent or failures:
-        _list("not sent, and can be sent again", [str(file.path) for file in shipment.remaining])
+        say_list("not sent, and can be sent again", [str(file.path) for file in shipment.remaining])
     if shipment.error is not None and shipment.remaining:
         complain(with_uid_names(str(shipment.error)))
     elif shipment.error is not None:  # other associations did its work, or only its release failed
         _log.warning("%s", with_uid_names(str(shipment.error)))
-
-
-def _list(title: str, lines: Sequence[str]) -> None:
-    """Print a list with its title, if there is anything in it; on a terminal not more than one can read."""
-    if lines:
-        listed = lines[:LISTED_ON_A_TERMINAL] if sys.stdout.isatty() else lines
-        left = len(lines) - len(listed)
-        more = [f"… and {left:,} more: redirect the output to a file to see all"] if left else []
-        say("\n  ".join((f"{len(lines):,} {title}:", *listed, *more)))
 
 
 def _exit_code(shipment: Shipment, broken: Sequence[InvalidInstance]) -> ExitCode:

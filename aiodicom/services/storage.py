@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.operation import Operation
 from aiodicom.part10 import InstanceFile, data_set_encoding, open_instance, valid_uid
 from aiodicom.uids import DEFLATED
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 
@@ -21,20 +26,27 @@ SERIES_INSTANCE_UID: Final = 0x0020000E
 _DOES_NOT_MATCH: Final = 0xA900
 _CANNOT_UNDERSTAND: Final = 0xC000
 
+_LONGEST_VALUE: Final = 4096
 _INFLATED_AT_MOST: Final = 16 * 1024 * 1024  # the two UIDs stand in the first groups; a bomb gets no further
 _BEGINNING: Final = 16  # enough bytes to see how the first element is encoded
-# What pydicom meets in a damaged data set, besides errors of this package.
-_DAMAGED: Final = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
+
+
+def decoding_errors() -> tuple[type[Exception], ...]:
+    """Return what pydicom raises about a damaged data set or value, besides errors of this package."""
+    from pydicom.errors import BytesLengthException
+
+    return (
+        ArithmeticError,
+        AttributeError,
+        BytesLengthException,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+        zlib.error,
+    )
 
 
 async def save_by_study(operation: Operation, folder: str | os.PathLike[str]) -> Path:
@@ -67,22 +79,44 @@ def name_by_study(path: Path) -> str:
     Raises:
         DimseError: as `save_by_study` does.
     """
-    try:
-        file = open_instance(path, check=False)
-        with path.open("rb") as stream:
-            study, series = _study_and_series(stream, file)
-    except InvalidInstance as error:
-        raise DimseError(_CANNOT_UNDERSTAND, "The data set is empty or not in its transfer syntax") from error
-    except _DAMAGED as error:
-        raise DimseError(_CANNOT_UNDERSTAND, "The data set cannot be decoded") from error
+    file, elements = read_head(path, (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
+    study, series = (_uid(elements, tag) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
     for uid, name in ((study, "Study"), (series, "Series")):
         if uid and not valid_uid(uid):
             raise DimseError(_DOES_NOT_MATCH, f"{name} Instance UID is no UID")
     return f"{study or 'no-study'}/{series or 'no-series'}/{file.sop_instance_uid}.dcm"
 
 
-def _study_and_series(stream: BinaryIO, file: InstanceFile) -> tuple[str, str]:
-    """Study and Series Instance UID, empty where there is none; what comes behind them is not read."""
+def _uid(elements: Dataset, tag: int) -> str:
+    if tag not in elements:
+        return ""
+    value = elements.get_item(tag).value  # the raw bytes: nothing is to be converted, or to go wrong there
+    return value.strip(b"\0 ").decode("latin-1") if isinstance(value, bytes) else ""
+
+
+def read_head(path: Path, tags: Sequence[int]) -> tuple[InstanceFile, Dataset]:
+    """Return a PS3.10 file and those of its elements; what comes behind the last of them is not read.
+
+    It blocks while it reads. A value longer than 4 KiB ends the reading, too.
+
+    Args:
+        path: the file.
+        tags: of elements of the data set, not of its items.
+
+    Raises:
+        DimseError: 0xC000 where the data set cannot be read (PS3.4 §B.2.3).
+    """
+    try:
+        file = open_instance(path, check=False)
+        with path.open("rb") as stream:
+            return file, _elements(stream, file, tags)
+    except InvalidInstance as error:
+        raise DimseError(_CANNOT_UNDERSTAND, "The data set is empty or not in its transfer syntax") from error
+    except decoding_errors() as error:
+        raise DimseError(_CANNOT_UNDERSTAND, "The data set cannot be decoded") from error
+
+
+def _elements(stream: BinaryIO, file: InstanceFile, tags: Sequence[int]) -> Dataset:
     from pydicom.filereader import read_dataset
 
     stream.seek(file.data_set_offset)
@@ -91,20 +125,12 @@ def _study_and_series(stream: BinaryIO, file: InstanceFile) -> tuple[str, str]:
     start = stream.tell()
     encoding = data_set_encoding(file.transfer_syntax_uid, stream.read(_BEGINNING), "data set")
     stream.seek(start)
-    elements = read_dataset(
-        stream,
-        *encoding,
-        stop_when=lambda tag, *_: tag > SERIES_INSTANCE_UID,
-        specific_tags=[STUDY_INSTANCE_UID, SERIES_INSTANCE_UID],
-    )
+    last, wanted = max(tags), {*tags, SPECIFIC_CHARACTER_SET}
 
-    def uid(tag: int) -> str:
-        if tag not in elements:
-            return ""
-        value = elements.get_item(tag).value  # the raw bytes: nothing is to be converted, or to go wrong there
-        return value.strip(b"\0 ").decode("latin-1") if isinstance(value, bytes) else ""
+    def is_behind(tag: int, _vr: str | None, length: int) -> bool:
+        return tag > last or (tag in wanted and length > _LONGEST_VALUE)
 
-    return uid(STUDY_INSTANCE_UID), uid(SERIES_INSTANCE_UID)
+    return read_dataset(stream, *encoding, stop_when=is_behind, specific_tags=list(tags))
 
 
 def _inflate_beginning(stream: BinaryIO) -> bytes:

@@ -29,7 +29,7 @@ def test_each_code_has_a_meaning() -> None:
     assert [code.value for code in ExitCode] == numbers
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["echo"], ["store"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["echo"], ["store"], ["nodes"]])
 def test_help_explains_them(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main([*command, "--help"])

@@ -7,6 +7,9 @@ import re
 import pytest
 
 from aiodicom.cli.peer import PeerAddress, parse_peer
+from aiodicom.nodes import Node
+
+NODES = {"pacs": Node("pacs", "PACS", "::1", 104), "host": Node("host", "OTHER", "elsewhere", 105)}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,39 @@ def test_the_forms(words: list[str], called: str | None, expected: tuple[str, st
 def test_what_names_no_peer(words: list[str], called: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_peer(words, called)
+
+
+@pytest.mark.parametrize(
+    ("words", "called", "expected", "rest"),
+    [
+        (["pacs"], None, ("PACS", "::1", 104), []),
+        (["pacs", "file", "5"], None, ("PACS", "::1", 104), ["file", "5"]),
+        (["pacs"], "ANOTHER", ("ANOTHER", "::1", 104), []),
+        (["host", "104"], None, ("ANY-SCP", "host", 104), []),
+        (["host:104"], None, ("ANY-SCP", "host", 104), []),
+        (["PACS@host:104"], None, ("PACS", "host", 104), []),
+    ],
+)
+def test_the_name_of_a_node(
+    words: list[str], called: str | None, expected: tuple[str, str, int], rest: list[str]
+) -> None:
+    assert parse_peer(words, called, lambda: NODES) == (PeerAddress(*expected), rest)
+
+
+def test_no_name_of_a_node() -> None:
+    message = re.escape("'pac' is no node (pacs, host), and names no port: write AET@HOST:PORT")
+    with pytest.raises(ValueError, match=message):
+        parse_peer(["pac"], None, lambda: NODES)
+    with pytest.raises(ValueError, match="is no AE title"):
+        parse_peer(["pacs"], "back\\slash", lambda: NODES)
+
+
+def test_nodes_are_not_asked_for_where_there_is_an_address() -> None:
+    def unreadable() -> dict[str, Node]:
+        raise AssertionError
+
+    for words in (["PACS@host:104"], ["host", "104"]):
+        parse_peer(words, None, unreadable)
 
 
 @pytest.mark.parametrize("host", ["host", "::1"])
