@@ -1,8 +1,10 @@
 """aiodicom: the asyncio-native DICOM network stack.
 
 `associate` asks a peer for an association, `Server` accepts them; everything public is importable from here. pydicom is
-loaded when a data set is first decoded or encoded.
+loaded when a data set is first decoded or encoded, the archive and `RemoteAE` when they are first named.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from aiodicom.association import Association, Observer
 from aiodicom.client import AssociationRequest, associate
@@ -64,7 +66,12 @@ from aiodicom.upper_layer.items import IdentityType, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
 from aiodicom.version import __version__
 
+if TYPE_CHECKING:
+    from aiodicom.archive import Archive
+    from aiodicom.remote import Delivery, Outcome, RemoteAE, Retrieval
+
 __all__ = [
+    "Archive",
     "ArchiveError",
     "Association",
     "AssociationAborted",
@@ -87,6 +94,7 @@ __all__ = [
     "Command",
     "Conclusion",
     "ConnectionFailed",
+    "Delivery",
     "DicomNetworkError",
     "DimseError",
     "EncodedInstance",
@@ -105,6 +113,7 @@ __all__ = [
     "Observer",
     "Operation",
     "OperationTimeout",
+    "Outcome",
     "Peer",
     "Plan",
     "PresentationContext",
@@ -113,9 +122,11 @@ __all__ = [
     "ProposedContext",
     "ProtocolError",
     "QueryOptions",
+    "RemoteAE",
     "RemoteProtocolError",
     "Request",
     "Response",
+    "Retrieval",
     "Server",
     "Service",
     "Status",
@@ -139,3 +150,16 @@ __all__ = [
     "save_by_study",
     "storage_service",
 ]
+
+_LATER = {
+    "Archive": "aiodicom.archive",
+    **dict.fromkeys(("Delivery", "Outcome", "RemoteAE", "Retrieval"), "aiodicom.remote"),
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of them
+    if name not in _LATER:
+        raise AttributeError(f"module 'aiodicom' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)

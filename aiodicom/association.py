@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -22,9 +23,6 @@ from aiodicom.dimse.commands import (
     CCancelRQ,
     CEchoRQ,
     CEchoRSP,
-    CFindRQ,
-    CGetRQ,
-    CMoveRQ,
     Command,
     CStoreRQ,
     CStoreRSP,
@@ -44,11 +42,12 @@ from aiodicom.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
+from aiodicom.inquiring import Inquiry, inquire
 from aiodicom.invoking import Invoker
 from aiodicom.operation import Conclusion, IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.outgoing import Instance, choose_context, prepare
 from aiodicom.performing import Dispatch, Performer, fields_of
-from aiodicom.query import NO_OPTIONS, Model, QueryOptions, choose_model, make_query, make_retrieval
+from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.scoped import Instances, Intake, Matches, Movement
 from aiodicom.sending import DataSetSource, Sender
 from aiodicom.terms import Peer, Terms, Timeouts
@@ -286,11 +285,9 @@ class Association:
             LocalProtocolError: the identifier has no level, an unknown one or an unknown keyword.
             NoAcceptedContext: the SOP class was not proposed, or not accepted.
         """
-        chosen = choose_model(model, level)
-        query = make_query(identifier, model=chosen, level=level, keys=keys)
-        ask = partial(CFindRQ, affected_sop_class_uid=chosen.find, priority=priority)
-        context = self._context_of(chosen, chosen.find, "C-FIND")
-        return Matches(self, partial(self._ask, context, ask, query, idle_timeout), total_timeout, self._syntax_of)
+        inquiry = inquire("find", identifier, level=level, model=model, keys=keys, priority=priority)
+        self._context_for(inquiry.sop_class_uid)
+        return Matches(self, partial(self.ask, inquiry, idle_timeout), total_timeout, self._syntax_of)
 
     def c_get(
         self,
@@ -326,15 +323,10 @@ class Association:
             LocalProtocolError: the identifier lacks its unique key.
             NoAcceptedContext: the SOP class was not accepted, or none to receive instances in.
         """
-        chosen = choose_model(model, level)
-        query = make_retrieval(identifier, model=chosen, level=level, keys=keys)
-        ask = partial(CGetRQ, affected_sop_class_uid=chosen.get, priority=priority)
-        context = self._context_of(chosen, chosen.get, "C-GET")
-        if not any(each.as_scp for each in self.contexts):
-            advice = "propose storage SOP classes in the role of SCP: associate(…, contexts=contexts_to_retrieve())"
-            raise NoAcceptedContext("storage as SCP", None, proposed=[], advice=advice)
+        inquiry = inquire("get", identifier, level=level, model=model, keys=keys, priority=priority)
+        self._context_to_get(inquiry)
         intake = Intake()
-        begin = partial(self._get, context, ask, query, idle_timeout, intake)
+        begin = partial(self.ask_to_get, inquiry, idle_timeout, intake)
         return Instances(self, begin, total_timeout, self._syntax_of, intake)
 
     def c_move(
@@ -371,12 +363,11 @@ class Association:
             LocalProtocolError: the identifier lacks its unique key.
             NoAcceptedContext: the SOP class was not accepted.
         """
-        chosen = choose_model(model, level)
-        query = make_retrieval(identifier, model=chosen, level=level, keys=keys)
-        ask = partial(CMoveRQ, affected_sop_class_uid=chosen.move, priority=priority, move_destination=destination)
-        context = self._context_of(chosen, chosen.move, "C-MOVE")
-        begin = partial(self._ask, context, ask, query, idle_timeout)
-        return Movement(self, begin, total_timeout, self._syntax_of, self._invoker.expect)
+        request = {"priority": priority, "move_destination": destination}
+        inquiry = inquire("move", identifier, level=level, model=model, keys=keys, **request)
+        self._context_for(inquiry.sop_class_uid)
+        begin = partial(self.ask, inquiry, idle_timeout)
+        return Movement(self, begin, total_timeout, self._syntax_of, self.touch)
 
     async def release(self) -> None:
         """End the association in order (A-RELEASE, PS3.8 §7.2). One that is over already is left as it is.
@@ -388,6 +379,8 @@ class Association:
             await self._wait_closed()
             return
         try:
+            for responses in self._invoker.scopes:
+                await self.leave(responses, AssociationReleased("the association was released"))
             await self._sender.wait_until_quiet(self._timeouts.send)
             if self._error is None and self._upper_layer.state is State.STA6:
                 self._upper_layer.release()
@@ -443,10 +436,12 @@ class Association:
             raise NoAcceptedContext(abstract_syntax, None, proposed=[item.transfer_syntaxes for item in items])
         return context
 
-    def _context_of(self, model: Model, sop_class_uid: str, service: str) -> PresentationContext:
-        if not sop_class_uid:
-            raise LocalProtocolError(f"the model {model.name!r} has no {service}")
-        return self._context_for(sop_class_uid)
+    def _context_to_get(self, inquiry: Inquiry) -> PresentationContext:
+        context = self._context_for(inquiry.sop_class_uid)
+        if not any(each.as_scp for each in self.contexts):
+            advice = "propose storage SOP classes in the role of SCP: associate(…, contexts=contexts_to_retrieve())"
+            raise NoAcceptedContext("storage as SCP", None, proposed=[], advice=advice)
+        return context
 
     def _syntax_of(self, context_id: int) -> str:
         return self.terms.contexts[context_id].transfer_syntax
@@ -460,32 +455,38 @@ class Association:
     ) -> ResponseType:
         """Send a request, and return its only response."""
         responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self._timeouts.response)
-        response = (await responses.next()).response
+        try:
+            response = (await responses.next()).response
+        except BaseException:
+            responses.discard()  # what still comes is nobody's
+            raise
         assert isinstance(response, expected)  # _response_received looked
         return response
 
-    async def _ask(
-        self,
-        context: PresentationContext,
-        make_request: Callable[..., Request],
-        identifier: Dataset,
-        idle_timeout: float | None,
-    ) -> Responses:
-        """Send a request that has an identifier and, perhaps, many responses."""
-        self._raise_if_over()
-        encoded = encode_data_set(identifier, context.transfer_syntax)
-        idle = self._timeouts.pending if idle_timeout is None else idle_timeout
-        return await self._invoker.begin(context.context_id, make_request, encoded, idle=idle)
+    # What scopes ask for, and those who lend associations to them; it is not for users.
 
-    async def _get(
-        self,
-        context: PresentationContext,
-        make_request: Callable[..., Request],
-        identifier: Dataset,
-        idle_timeout: float | None,
-        intake: Intake,
-    ) -> Responses:
-        """Send a C-GET, whose sub-operations go to that intake from the moment it is sent."""
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is open, and nothing is outstanding on it, from either end."""
+        return self._error is None and not (self._invoker.is_waiting or self._performer.is_busy)
+
+    async def ask(self, inquiry: Inquiry, idle_timeout: float | None = None) -> Responses:
+        """Send a request that has an identifier and, perhaps, many responses.
+
+        Raises:
+            NoAcceptedContext: its SOP class was not proposed, or not accepted.
+            AssociationError: the association ended.
+            OperationTimeout: the peer has stopped reading.
+        """
+        self._raise_if_over()
+        context = self._context_for(inquiry.sop_class_uid)
+        encoded = encode_data_set(inquiry.identifier, context.transfer_syntax)
+        idle = self._timeouts.pending if idle_timeout is None else idle_timeout
+        return await self._invoker.begin(context.context_id, inquiry.make_request, encoded, idle=idle)
+
+    async def ask_to_get(self, inquiry: Inquiry, idle_timeout: float | None, intake: Intake) -> Responses:
+        """Send a C-GET, whose sub-operations go to that intake from the moment it is sent; raises as `ask` does."""
+        self._context_to_get(inquiry)
 
         def make(message_id: int) -> Request:
             # A sub-operation does not say which C-GET it belongs to.
@@ -494,17 +495,25 @@ class Association:
                     "a C-GET is open on this association: end it first, or use another association"
                 )
             self._intake = intake
-            return make_request(message_id=message_id)
+            return inquiry.make_request(message_id=message_id)
 
-        return await self._ask(context, make, identifier, idle_timeout)
+        intake.responses = responses = await self.ask(replace(inquiry, make_request=make), idle_timeout)
+        return responses
 
-    async def leave(self, responses: Responses) -> None:
+    def touch(self, responses: Responses) -> None:
+        """Let the deadline of the next response begin anew."""
+        self._invoker.expect(responses)
+
+    def finish(self, responses: Responses) -> None:
+        """Take note that an operation of ours is over and all its responses are taken, which changes nothing here."""
+
+    async def leave(self, responses: Responses, error: AssociationError | None = None) -> None:
         """Cancel an operation of ours and wait for its end; beyond `Timeouts.cancel` abort (for scopes, not for users)."""
         if self._error is not None:
             return
         try:
             async with asyncio.timeout(self._timeouts.cancel):
-                await self._invoker.cancel(responses)
+                await self._invoker.cancel(responses, error)
         except TimeoutError:
             self._abort("the peer did not answer our C-CANCEL")
         except asyncio.CancelledError:
@@ -520,7 +529,9 @@ class Association:
             self._loop.call_soon_threadsafe(self._leave_soon, responses)
 
     def _leave_soon(self, responses: Responses) -> None:
-        if self._error is None and not responses.is_over:
+        if self._intake is not None and self._intake.responses is responses:
+            self._intake.leave()
+        if self._error is None:
             task = self._loop.create_task(self.leave(responses))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
@@ -715,7 +726,7 @@ class Association:
         if self._intake is not None and not self._intake.is_over:
             # While we perform its sub-operations it waits for us; after that, and while one arrives, its time begins anew.
             return self._invoker.put_off(now if self._performer.is_busy else self._connection.last_received)
-        return self._invoker.deadline
+        return self._invoker.put_off(self._connection.last_resumed)
 
     def _watch_by(self, when: float, *, anew: bool = False) -> None:
         """Look after the peer at that time, if not before; `anew` forgets about before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -188,7 +189,8 @@ class AssociationRequest:
                 raise OperationTimeout("associate", self._timeouts.associate, advice) from None
         except BaseException as error:
             upper_layer.abort()
-            connection.flush()
+            with suppress(RuntimeError):  # from uvloop, where we were cancelled the moment that it was connected
+                connection.flush()
             connection.close()  # not at once: our A-ABORT is to go out
             if isinstance(error, DicomNetworkError):
                 for observer in self._observers:

@@ -30,6 +30,7 @@ from aiodicom.part10 import (
     data_set_encoding,
     inflate,
 )
+from aiodicom.sequences import check_sequences
 from aiodicom.uids import (
     DEFLATED,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -129,7 +130,8 @@ def decode_data_set(
         data: the data set, without preamble and File Meta Information.
         transfer_syntax_uid: how it is encoded.
         max_inflated: bytes to which a deflated data set may grow.
-        max_elements: how many elements there may be, beside those in sequences of defined length; None is no limit.
+        max_elements: how many elements and items there may be; None is no limit, and sequences of defined length are not
+            looked into.
 
     Raises:
         InvalidInstance: it is truncated, damaged, not in that transfer syntax, or beyond a limit.
@@ -144,6 +146,8 @@ def decode_data_set(
     else:
         check_data_set(data, transfer_syntax_uid, max_elements=max_elements)
     implicit, little = data_set_encoding(transfer_syntax_uid, data, "data set")
+    if max_elements is not None:
+        check_sequences(data, implicit=implicit, little=little, max_elements=max_elements)
     try:
         ds = read_dataset(BytesIO(data), implicit, little)
     except _REFUSALS as error:

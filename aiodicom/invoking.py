@@ -102,6 +102,15 @@ class Invoker:
         return bool(self._outstanding)
 
     @property
+    def scopes(self) -> tuple[Responses, ...]:
+        """Those of the operations that may have many responses, and that are not over."""
+        return tuple(
+            responses
+            for responses in self._outstanding.values()
+            if isinstance(responses.request, _MAY_BE_PENDING) and not responses.is_over
+        )
+
+    @property
     def deadline(self) -> float:
         """When the next response is due, in the event loop's time."""
         return min((responses.deadline for responses in self._outstanding.values()), default=math.inf)
@@ -162,13 +171,19 @@ class Invoker:
                 responses.deadline = max(responses.deadline, since + responses.idle)
         return self.deadline
 
-    async def cancel(self, responses: Responses) -> None:
-        """Send C-CANCEL, and wait for the final response; what comes before it is discarded (PS3.7 §9.3.2.3)."""
-        responses.discard()
-        if not responses.is_over:
+    async def cancel(self, responses: Responses, error: BaseException | None = None) -> None:
+        """Send C-CANCEL, and wait for the final response; what comes before it is discarded (PS3.7 §9.3.2.3).
+
+        Args:
+            responses: to what is cancelled.
+            error: what is raised where they are still waited for.
+        """
+        was_left = responses.is_left
+        responses.discard(error)
+        if not (responses.is_over or was_left):
             message_id = responses.request.message_id
             await self._sender.send(responses.context_id, CCancelRQ(message_id_being_responded_to=message_id))
-            await responses.wait_over()
+        await responses.wait_over()
 
     def overdue(self) -> Responses:
         """Return the one whose deadline comes first."""

@@ -26,6 +26,7 @@ from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
 from aiodicom.outgoing import Instance
 from aiodicom.part10 import file_meta, valid_uid
 from aiodicom.query import NO_OPTIONS, QueryOptions
+from aiodicom.sequences import is_sequence
 from aiodicom.terms import Peer
 from aiodicom.uids import DEFLATED
 from aiodicom.upper_layer.presentation import PresentationContext
@@ -44,7 +45,9 @@ FILE_BATCH: Final = 1024 * 1024
 MAXIMUM_IDENTIFIER: Final = 1024 * 1024
 """The longest identifier that is taken, in bytes."""
 
-MAXIMUM_IDENTIFIER_ELEMENTS: Final = 100_000
+MAXIMUM_IDENTIFIER_ELEMENTS: Final = 10_000
+"""How many elements and items an identifier may have, in its sequences, too."""
+
 SMALL_IDENTIFIER: Final = 16 * 1024
 """Up to this size, in bytes, an identifier is decoded in the event loop, which takes less time than a change of threads."""
 
@@ -141,8 +144,8 @@ class IncomingDataSet:
             self._wake()
 
     def discard(self) -> None:
-        """Forget what has come, and what will."""
-        self._discarding = True
+        """Forget what has come, and what will; what was taken whole has nothing to forget."""
+        self._discarding = not self.is_taken
         self._window.add(-sum(map(len, self._chunks)))
         self._chunks.clear()
 
@@ -158,11 +161,16 @@ class IncomingDataSet:
 
         Raises:
             AssociationError: the association ended before the data set did.
+            LocalProtocolError: its operation is over, and so some of it is lost.
         """
         while not self._ended and (not self._chunks or sum(map(len, self._chunks)) < at_least):
             if self._window.is_full and self._chunks:
                 break
             await self._wait()
+        if self._discarding:
+            raise LocalProtocolError(
+                "the data set was not taken while there was time: take it before its operation ends"
+            )
         chunks = list(self._chunks)
         self._chunks.clear()
         self._window.add(-sum(map(len, chunks)))
@@ -226,9 +234,20 @@ class Operation:
         data_set: the data set of the request, as it arrives; empty where the request has none.
         exchange: the association, as far as an operation may use it.
         is_cancelled: whether the peer has sent a C-CANCEL for it (PS3.7 §9.3.2.3).
+        failure: why its data set could not be saved, if that was tried and failed.
     """
 
-    __slots__ = ("_identifier", "_in_thread", "command", "context", "data_set", "exchange", "is_cancelled", "peer")
+    __slots__ = (
+        "_identifier",
+        "_in_thread",
+        "command",
+        "context",
+        "data_set",
+        "exchange",
+        "failure",
+        "is_cancelled",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -245,6 +264,7 @@ class Operation:
         self.data_set = data_set
         self.exchange = exchange
         self.is_cancelled = False
+        self.failure: DimseError | None = None
         self._in_thread = in_thread
         self._identifier: Dataset | None = None
 
@@ -356,7 +376,8 @@ class Operation:
         """
         uid = self.sop_instance_uid
         if not valid_uid(uid):
-            raise DimseError(0x0117, "Affected SOP Instance UID is no UID")
+            self.failure = DimseError(0x0117, "Affected SOP Instance UID is no UID")
+            raise self.failure
         meta = file_meta(
             getattr(self.command, "affected_sop_class_uid", None) or self.context.abstract_syntax,
             uid,
@@ -371,7 +392,8 @@ class Operation:
                 chunks = await self.data_set.take(FILE_BATCH)
             return await self._in_thread(file.complete, chunks)
         except OSError as error:
-            raise DimseError(0xA700, "The file cannot be written") from error
+            self.failure = DimseError(0xA700, "The file cannot be written")
+            raise self.failure from error
         finally:
             if file.is_there:
                 with CancelScope(shield=True):
@@ -383,9 +405,11 @@ def _decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
         data, transfer_syntax_uid, max_inflated=MAXIMUM_IDENTIFIER, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS
     )
     try:
-        for element in identifier:  # so that nothing is left to be parsed in the event loop
-            if element.VR == "SQ":
-                len(element.value)
+        # So that they are not parsed in the event loop. Other values are left as they are: about one that its VR does not
+        # allow, as those of a query often are, pydicom's log would tell, and quote it.
+        for tag in list(identifier.keys()):
+            if is_sequence(tag):
+                identifier[tag]
     except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a value
         raise InvalidInstance(f"a value of the identifier cannot be read: {type(error).__name__}") from None
     return identifier
@@ -510,18 +534,21 @@ class Responses:
         deadline: when the next response is due, in the event loop's time.
         holder: the task that takes them one by one; None where a single one is awaited.
         is_over: whether the final response has come, or none will.
+        is_left: whether nobody takes them any more.
+        final: the final response, from the moment it has come, whether or not it was taken.
     """
 
     __slots__ = (
-        "_discarding",
         "_error",
         "_received",
-        "_waiter",
+        "_waiters",
         "_window",
         "context_id",
         "deadline",
+        "final",
         "holder",
         "idle",
+        "is_left",
         "is_over",
         "request",
     )
@@ -533,11 +560,12 @@ class Responses:
         self.deadline = math.inf
         self.holder: asyncio.Task[object] | None = None
         self.is_over = False
+        self.is_left = False
+        self.final: Response | None = None
         self._window = window
         self._received: deque[ReceivedResponse] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []  # who takes them, and who leaves them
         self._error: BaseException | None = None
-        self._discarding = False
 
     @property
     def is_ready(self) -> bool:
@@ -547,10 +575,12 @@ class Responses:
     def deliver(self, received: ReceivedResponse, *, is_final: bool) -> None:
         """Take the next response."""
         self.is_over = is_final
-        if not self._discarding:
+        if is_final:
+            self.final = received.response
+        if not self.is_left:
             self._received.append(received)
             self._window.add(received.size)
-        if is_final or not self._discarding:
+        if is_final or not self.is_left:
             self.wake()
 
     def fail(self, error: BaseException) -> None:
@@ -559,9 +589,10 @@ class Responses:
         self._error = self._error or error
         self.wake()
 
-    def discard(self) -> None:
-        """Forget what has come, and what will."""
-        self._discarding = True
+    def discard(self, error: BaseException | None = None) -> None:
+        """Forget what has come, and what will; where they are still waited for, raise that error."""
+        self.is_left = True
+        self._error = self._error or error
         self._window.add(-sum(received.size for received in self._received))
         self._received.clear()
 
@@ -571,6 +602,7 @@ class Responses:
         Raises:
             OperationTimeout: it did not come in time; the association was aborted.
             AssociationError: the association ended.
+            StopAsyncIteration: nothing more will come, since it was left.
         """
         while not self._received:
             await self.wait()
@@ -581,7 +613,7 @@ class Responses:
     async def wait_over(self) -> None:
         """Wait until the final response has come, or none will."""
         while not self.is_over:
-            await self.wait()
+            await self._woken()
 
     async def wait(self) -> None:
         """Wait until something happens: a response, the end, or a `wake`.
@@ -589,16 +621,24 @@ class Responses:
         Raises:
             OperationTimeout: a response did not come in time; the association was aborted.
             AssociationError: the association ended.
+            StopAsyncIteration: nothing more will come, and nothing is left.
         """
         if self._error is not None:
             raise self._error
-        self._waiter = asyncio.get_running_loop().create_future()
+        if self.is_over and not self._received:
+            raise StopAsyncIteration
+        await self._woken()
+
+    async def _woken(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            self._waiters.remove(waiter)
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

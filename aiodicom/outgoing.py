@@ -149,12 +149,20 @@ def _is_small(path: str | os.PathLike[str]) -> bool:
         return True  # to open it will say what is wrong
 
 
-def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:
+def open_to_send(path: str | os.PathLike[str]) -> InstanceFile:
+    """Open a Part 10 file, see `open_instance`; it blocks.
+
+    Raises:
+        InvalidInstance: it is none, is damaged, or cannot be read.
+    """
     try:
-        file = open_instance(path)
+        return open_instance(path)
     except OSError as error:
         raise InvalidInstance(f"{path}: cannot be read: {error.strerror}") from error
-    return _load(file)
+
+
+def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:
+    return _load(open_to_send(path))
 
 
 def _load(file: InstanceFile) -> EncodedInstance:
@@ -178,7 +186,21 @@ def _load(file: InstanceFile) -> EncodedInstance:
 
 
 def encode_instance(dataset: Dataset) -> EncodedInstance:
-    """Encode a Dataset in the transfer syntax that its File Meta Information names, or that it was read in."""
+    """Encode a Dataset in the transfer syntax that its File Meta Information names, or that it was read in.
+
+    Raises:
+        InvalidInstance: it lacks what is needed for that.
+    """
+    sop_class, sop_instance, syntax = identify(dataset)
+    return EncodedInstance(sop_class, sop_instance, syntax, encode_data_set(dataset, syntax))
+
+
+def identify(dataset: Dataset) -> tuple[str, str, str]:
+    """Return SOP Class UID, SOP Instance UID and transfer syntax that a Dataset is to be sent with.
+
+    Raises:
+        InvalidInstance: it lacks one of them.
+    """
     sop_class, sop_instance = dataset.get("SOPClassUID"), dataset.get("SOPInstanceUID")
     if not sop_class or not sop_instance:
         raise InvalidInstance(
@@ -191,7 +213,7 @@ def encode_instance(dataset: Dataset) -> EncodedInstance:
         if is_little_endian is False:
             raise InvalidInstance("the Dataset has no transfer syntax: set file_meta.TransferSyntaxUID")
         syntax = IMPLICIT_VR_LITTLE_ENDIAN if is_implicit else EXPLICIT_VR_LITTLE_ENDIAN
-    return EncodedInstance(str(sop_class), str(sop_instance), str(syntax), encode_data_set(dataset, str(syntax)))
+    return str(sop_class), str(sop_instance), str(syntax)
 
 
 def _made_even(data: bytes, transfer_syntax: str) -> bytes:

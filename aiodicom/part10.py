@@ -8,6 +8,7 @@ All of it is plain, blocking code for worker threads.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -57,7 +58,7 @@ _NO_META: Final = (
 )
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
-_Read: TypeAlias = Callable[
+Read: TypeAlias = Callable[
     [int, int], Buffer
 ]  # (offset, size): up to that many bytes, or more where they cost nothing
 
@@ -129,7 +130,7 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
             if syntax in DEFLATED:
                 _check_deflated(_chunks(read, offset, size), name)
             else:
-                _Walk(read, head, size, syntax, name, max_depth).run(offset)
+                Walk(read, head, size, syntax, name, max_depth).run(offset)
         if not (sop_class and sop_instance):
             found = _identify(read(offset, _FIRST_READ), syntax, name)
             sop_class, sop_instance = sop_class or found[0], sop_instance or found[1]
@@ -168,7 +169,7 @@ def check_data_set(
     if transfer_syntax_uid in DEFLATED:
         _check_deflated((view,), name)
     else:
-        walk = _Walk(
+        walk = Walk(
             lambda offset, _: view[offset:], view, len(view), transfer_syntax_uid, name, max_depth, max_elements
         )
         walk.run(0)
@@ -216,7 +217,7 @@ def inflate(data: Buffer, max_size: int, *, name: str = "data set") -> bytes:
     """
     pieces: list[bytes] = []
     size = 0
-    for piece in _inflated((memoryview(data),), name):
+    for piece in inflated((memoryview(data),), name):
         size += len(piece)
         if size > max_size:
             raise InvalidInstance(
@@ -277,7 +278,7 @@ def _meta_uids(values: dict[int, bytes], name: str) -> tuple[str, str, str]:
     return sop_class, _uid(values, 0x03), syntax
 
 
-def _read_meta(head: bytes, read: _Read, size: int, name: str) -> tuple[dict[int, bytes], int]:
+def _read_meta(head: bytes, read: Read, size: int, name: str) -> tuple[dict[int, bytes], int]:
     """Return the short values of group 0002 by element number, and the offset behind that group.
 
     The group ends where another one begins. Its length (0002,0000) is often wrong and only decides where the data
@@ -331,7 +332,7 @@ def _identify(begin: bytes, syntax: str, name: str) -> tuple[str, str]:
     from pydicom.filereader import read_dataset
 
     if syntax in DEFLATED:
-        begin = next(_inflated((memoryview(begin),), name))
+        begin = next(inflated((memoryview(begin),), name))
     encoding = data_set_encoding(syntax, begin, name)
     try:
         ds = read_dataset(BytesIO(begin), *encoding, stop_when=lambda tag, *_: tag > 0x00080018)
@@ -343,12 +344,12 @@ def _identify(begin: bytes, syntax: str, name: str) -> tuple[str, str]:
 # ---- deflated data sets
 
 
-def _chunks(read: _Read, offset: int, size: int) -> Iterator[memoryview]:
+def _chunks(read: Read, offset: int, size: int) -> Iterator[memoryview]:
     for start in range(offset, size, _FIRST_READ):
         yield memoryview(read(start, _FIRST_READ))
 
 
-def _inflated(chunks: Iterable[memoryview], name: str) -> Iterator[bytes]:
+def inflated(chunks: Iterable[memoryview], name: str) -> Iterator[bytes]:
     """Inflate in pieces of bounded size, whatever the ratio; behind the stream only a short tail may stand."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     tail = 0
@@ -372,7 +373,7 @@ def _inflated(chunks: Iterable[memoryview], name: str) -> Iterator[bytes]:
 
 
 def _check_deflated(chunks: Iterable[memoryview], name: str) -> None:
-    for _ in _inflated(chunks, name):
+    for _ in inflated(chunks, name):
         pass
 
 
@@ -388,7 +389,7 @@ def _headers(order: str) -> tuple[Callable[[Buffer, int], tuple[Any, ...]], ...]
 _HEADERS: Final = {False: _headers(">"), True: _headers("<")}
 
 
-class _Walk:
+class Walk:
     """A walk over the headers of an encoded data set, element by element, that ends at its end or in an error.
 
     Where it stands: among the elements of the data set or of an item (`run`, `_over_elements`, `_enter`), or between
@@ -398,7 +399,7 @@ class _Walk:
 
     def __init__(
         self,
-        read: _Read,
+        read: Read,
         head: Buffer,
         end: int,
         syntax: str,
@@ -412,7 +413,7 @@ class _Walk:
         self._syntax = syntax
         self._name = name
         self._max_depth = max_depth
-        self._max_elements = max_elements
+        self._max_elements = math.inf if max_elements is None else max_elements
         self._elements = 0
         self._between_items = False
         self._open: list[tuple[int, int, bool, tuple[bool, bool]]] = []  # tag, offset, fragments?, encoding around it
@@ -432,10 +433,6 @@ class _Walk:
                 pos = self._over_implicit(pos) if self._encoding[0] else self._over_explicit(pos)
                 if pos < self._end:
                     pos = self._enter(pos)
-            if self._max_elements is not None and self._elements > self._max_elements:
-                raise InvalidInstance(
-                    f"{self._name}: more than {self._max_elements} elements and items; raise the limit"
-                )
         if self._open:
             tag, offset, *_ = self._open[-1]
             self._fail(f"truncated: the sequence or pixel data {_tag(tag)} at offset {offset} has no end", again=True)
@@ -458,10 +455,10 @@ class _Walk:
     def _over_explicit(self, pos: int) -> int:
         """Pass over elements of defined length; return the offset of the first other one, or of the end."""
         vr_and_length, long_length, short_vrs = self._vr_and_length, self._long_length, SHORT_VRS
-        last = count = 0
+        last = 0
         while pos < self._end:
             behind = self._look(pos)
-            buffer, at = self._buffer, pos - self._base
+            buffer, at, count = self._buffer, pos - self._base, 0
             while at < behind:
                 vr, length = vr_and_length(buffer, at)
                 if vr in short_vrs:
@@ -471,34 +468,34 @@ class _Walk:
                     last = at
                     at += 12 + length
                 else:
-                    self._elements += count
+                    self._count(count)
                     return self._base + at
                 count += 1
+            self._count(count)
             pos = self._base + at
             if pos > self._end:
                 self._truncated(self._base + last, pos)
-        self._elements += count
         return pos
 
     def _over_implicit(self, pos: int) -> int:
         """Pass over elements of defined length; return the offset of the first other one, or of the end."""
         group_and_length = self._group_and_length
-        last = count = 0
+        last = 0
         while pos < self._end:
             behind = self._look(pos)
-            buffer, at = self._buffer, pos - self._base
+            buffer, at, count = self._buffer, pos - self._base, 0
             while at < behind:
                 group, length = group_and_length(buffer, at)
                 if length == UNDEFINED or not 0 < group < 0xFFFE:
-                    self._elements += count
+                    self._count(count)
                     return self._base + at
                 last = at
                 at += 8 + length
                 count += 1
+            self._count(count)
             pos = self._base + at
             if pos > self._end:
                 self._truncated(self._base + last, pos)
-        self._elements += count
         return pos
 
     def _over_items(self, pos: int) -> int:
@@ -506,7 +503,7 @@ class _Walk:
         open_tag, open_offset, fragments, encoding = self._open[-1]
         while pos < self._end:
             tag, length = self._header(pos)
-            self._elements += 1
+            self._count(1)
             if tag == SEQUENCE_DELIMITATION:
                 self._open.pop()
                 if encoding is not self._encoding:
@@ -522,6 +519,11 @@ class _Walk:
                 self._truncated(pos, pos + 8 + length)
             pos += 8 + length
         return pos
+
+    def _count(self, elements: int) -> None:
+        self._elements += elements
+        if self._elements > self._max_elements:
+            self._fail(f"more than {self._max_elements} elements and items; raise the limit")
 
     def _enter(self, pos: int) -> int:
         """Deal with the element at `pos` that has an undefined length, no known VR, or is a delimiter."""

@@ -91,7 +91,10 @@ class Performer:
     def cancel(self, message_id: int) -> None:
         """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
         for task, operation in self._running.items():
-            if operation.command.message_id == message_id and operation not in self._answering:
+            is_over = (
+                operation in self._answering or operation.is_cancelled
+            )  # what a handler does last is not cancelled
+            if operation.command.message_id == message_id and not is_over:
                 operation.is_cancelled = True
                 task.cancel()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from aiodicom.errors import InvalidInstance, LocalProtocolError
-from aiodicom.outgoing import EncodedInstance
+from aiodicom.outgoing import EncodedInstance, open_to_send
 from aiodicom.part10 import InstanceFile, open_instance
-from aiodicom.query import MODELS
+from aiodicom.query import model_of
 from aiodicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -52,10 +53,9 @@ _DEFAULT_ABSTRACT_SYNTAXES = (
 # What compressed instances are stored in, the commonest first: each is proposed on its own, since of several in one
 # context the peer takes one, and could send nothing that is in another.
 _COMPRESSED: Final = "4.70 4.50 4.90 4.91 4.80 5 4.51 4.57 4.81 4.201 4.202 4.203"  # below 1.2.840.10008.1.2
-_COMPRESSED_AT_LEAST: Final = 4
 # The images that archives are full of: CT, MR, CR, DX, mammography, ultrasound, secondary capture, XA, RF, NM, PET, photos;
 # then what else is met: enhanced images, presentation states, segmentations, reports, documents, radiotherapy, waveforms.
-# All below 1.2.840.10008.5.1.4.1.1.
+_STORAGE: Final = "1.2.840.10008.5.1.4.1.1"
 _COMMON_IMAGES: Final = "2 4 1 1.1 1.2 6.1 3.1 7 12.1 12.2 20 128 7.2 7.4 77.1.4"
 _OTHER_CLASSES: Final = """
     2.1 4.1 130 12.1.1 12.2.1 13.1.1 13.1.3 1.1.1 1.2.1 1.3 4.2 7.1 7.3 6.2 11.1 11.2 11.3 11.4 66 66.1 66.2 66.3 66.4
@@ -95,36 +95,35 @@ def contexts_to_retrieve(
 ) -> tuple[ProposedContext, ...]:
     """Return the contexts of an association for C-GET: the models, and storage classes in the role of SCP (PS3.4 §C.5.3).
 
-    Each storage class is proposed uncompressed and, in a context each, in as many compressed transfer syntaxes as there is
-    room for, so that instances can come as they are stored. Those that come in none of them fail, which the peer counts.
+    Each storage class is proposed uncompressed. The room that is left goes to compressed transfer syntaxes, the commonest
+    first, so that instances can come as they are stored: each in a context of its own, for one class after the other. What
+    comes in none of them fails, which the peer counts.
 
     Args:
-        sop_classes: UIDs of what is to come; the fewer, the more transfer syntaxes. By default those that are usual, images
-            in the commonest transfer syntaxes, the others uncompressed.
-        models: the information models to retrieve and query by.
+        sop_classes: UIDs of what is to come; the fewer, the more transfer syntaxes. By default those that are usual, the
+            images among them in compressed transfer syntaxes, too.
+        models: the information models to retrieve and query by, by name or SOP class UID.
 
     Raises:
-        LocalProtocolError: they are more than an association has contexts.
+        LocalProtocolError: they are more than an association has contexts; there is no such model.
     """
-    chosen = [MODELS[name] for name in models]
+    chosen = [model_of(name) for name in models]
     classes = [uid for model in chosen for uid in (model.get, model.find) if uid]
     contexts = [ProposedContext(uid) for uid in (VERIFICATION, *classes)]
     named = tuple(dict.fromkeys(sop_classes))
-    storage = "1.2.840.10008.5.1.4.1.1"
-    images, others = (named, ()) if named else (_below(storage, _COMMON_IMAGES), _below(storage, _OTHER_CLASSES))
-    compressed = _below("1.2.840.10008.1.2", _COMPRESSED)
-    room = MAXIMUM_CONTEXTS - len(contexts)
-    if len(images) > room:
+    images, others = (named, ()) if named else (_below(_STORAGE, _COMMON_IMAGES), _below(_STORAGE, _OTHER_CLASSES))
+    if len(contexts) + len(images) > MAXIMUM_CONTEXTS:
         raise LocalProtocolError(
             f"{len(images)} SOP classes need more than the {MAXIMUM_CONTEXTS} presentation contexts of an association: "
             "retrieve them in several"
         )
-    count = room // len(images) - 1 if named else _COMPRESSED_AT_LEAST
-    for uid in images:
-        contexts.append(ProposedContext(uid, _FALLBACKS, scp_role=True))
-        contexts += [ProposedContext(uid, (syntax,), scp_role=True) for syntax in compressed[:count]]
-    contexts += [ProposedContext(uid, _FALLBACKS, scp_role=True) for uid in others]
-    return tuple(contexts[:MAXIMUM_CONTEXTS])
+    contexts += [ProposedContext(uid, _FALLBACKS, scp_role=True) for uid in (*images, *others)]
+    compressed = product(_below("1.2.840.10008.1.2", _COMPRESSED), images)
+    contexts += [
+        ProposedContext(uid, (syntax,), scp_role=True)
+        for syntax, uid in islice(compressed, MAXIMUM_CONTEXTS - len(contexts))
+    ]
+    return tuple(contexts)
 
 
 def _below(root: str, suffixes: str) -> tuple[str, ...]:
@@ -188,9 +187,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[InstanceFi
     broken: list[InvalidInstance] = []
     for path in _walk(paths):
         try:
-            found.append(open_instance(path))
-        except OSError as error:
-            broken.append(InvalidInstance(f"{path}: cannot be read: {error.strerror}"))
+            found.append(open_to_send(path))
         except InvalidInstance as error:
             broken.append(error)
     return found, broken

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from aiodicom.errors import LocalProtocolError
+from aiodicom.rows import NO_TEXT, as_text
 from aiodicom.uids import (
     COMPOSITE_INSTANCE_ROOT_GET,
     COMPOSITE_INSTANCE_ROOT_MOVE,
@@ -26,7 +28,7 @@ from aiodicom.uids import (
 from aiodicom.upper_layer.items import SOPClassExtendedNegotiation
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
 
 
 class Level(StrEnum):
@@ -167,15 +169,38 @@ def unique_key(level: Level) -> str:
     return _UNIQUE_KEYS[level]
 
 
-def choose_model(name: str | None, level: str | None) -> Model:
+def _lowest_level(keys: Dataset | Mapping[str, Any]) -> Level | None:
+    """The lowest level whose unique key has a value."""
+    return next((level for level in reversed(Level) if keys.get(_UNIQUE_KEYS[level])), None)
+
+
+def _level_keys(identifier: Dataset | Mapping[str, Any]) -> dict[str, Any]:
+    """What in an identifier may say its level."""
+    return {keyword: identifier.get(keyword) for keyword in ("QueryRetrieveLevel", *_UNIQUE_KEYS.values())}
+
+
+def choose_model(
+    name: str | None,
+    level: str | None,
+    identifier: Dataset | Mapping[str, Any] | None = None,
+    keys: Mapping[str, Any] = MappingProxyType({}),
+) -> Model:
     """Return the information model of that name; without one Patient Root at the patient level, else Study Root.
 
+    Args:
+        name: of the model, or the UID of one of its SOP classes.
+        level: at which level; else what is asked for says it, see `make_query` and `make_retrieval`.
+        identifier: what is asked for.
+        keys: likewise.
+
     Raises:
-        LocalProtocolError: there is none.
+        LocalProtocolError: there is no such model, or level.
     """
     if name is not None:
         return model_of(name)
-    return MODELS["patient" if level is not None and level_of(level) is Level.PATIENT else "study"]
+    given = keys if identifier is None else {**_level_keys(identifier), **keys}
+    said = level or given.get("QueryRetrieveLevel") or _lowest_level(given)
+    return MODELS["patient" if said and level_of(str(said)) is Level.PATIENT else "study"]
 
 
 def make_query(
@@ -197,10 +222,10 @@ def make_query(
     """
     dataset = _with_keys(identifier, keys)
     at = _set_level(dataset, model, level)
-    if not _is_dataset(identifier):
+    if identifier is None or isinstance(identifier, Mapping):
         for keyword in _WORKLIST_KEYS if at is None else _keys_at(at, model):
             if keyword not in dataset:
-                setattr(dataset, keyword, None)
+                dataset.add(_element(keyword, None))
         if at is None:
             _add_step_keys(dataset)
     return _in_a_character_set(dataset)
@@ -223,44 +248,57 @@ def make_retrieval(
     """
     dataset = _with_keys(identifier, keys)
     if level is None and not dataset.get("QueryRetrieveLevel"):
-        level = next((each for each in reversed(Level) if dataset.get(_UNIQUE_KEYS[each])), None)
+        level = _lowest_level(dataset)
     at = _set_level(dataset, model, level)
     if at is not None and not dataset.get(_UNIQUE_KEYS[at]):
         raise LocalProtocolError(f"a retrieval at the level {at} needs its unique key, {_UNIQUE_KEYS[at]}")
     return _in_a_character_set(dataset)
 
 
-def _is_dataset(identifier: object) -> bool:
-    return identifier is not None and not isinstance(identifier, dict) and hasattr(identifier, "original_encoding")
-
-
 def _with_keys(identifier: Dataset | Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Dataset:
-    from copy import copy
+    from copy import deepcopy
 
-    from pydicom.datadict import tag_for_keyword
     from pydicom.dataset import Dataset
 
-    dataset = copy(identifier) if isinstance(identifier, Dataset) else Dataset()
+    dataset = deepcopy(identifier) if isinstance(identifier, Dataset) else Dataset()
     given = {} if isinstance(identifier, Dataset) or identifier is None else identifier
     for keyword, value in {**given, **keys}.items():
-        if tag_for_keyword(keyword) is None:
-            raise LocalProtocolError(f"{keyword!r} is no keyword of the data dictionary (PS3.6 §6)")
-        try:
-            setattr(dataset, keyword, _value(value))
-        except (TypeError, ValueError):
-            raise LocalProtocolError(f"{keyword} cannot have such a value as {type(value).__name__}") from None
+        dataset.add(_element(keyword, value))
     return dataset
 
 
-def _value(value: object) -> object:
-    # A sequence takes Datasets; a dict is one with those keys.
+def _element(keyword: str, value: object) -> DataElement:
+    from pydicom import config
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+    from pydicom.dataelem import DataElement
+
+    tag = tag_for_keyword(keyword)
+    if not (keyword and tag):
+        raise LocalProtocolError(f"{keyword!r} is no keyword of the data dictionary (PS3.6 §6)")
+    vr = dictionary_VR(tag)[:2]  # the first, where it has several
+    try:
+        # What matches is no value of its VR: "A*", "20240101-".
+        return DataElement(tag, vr, _value(value, vr), validation_mode=config.IGNORE)
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        raise LocalProtocolError(f"{keyword} cannot have such a value as {type(value).__name__}") from None
+
+
+def _value(value: object, vr: str) -> object:
+    """A value for pydicom: a dict is an item of a sequence; dates and numbers become text where their VR is text."""
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
+    if vr == "SQ":
+        items = [value] if _is_item(value) else value or ()
+        return [_with_keys(each, {}) for each in items]  # type: ignore[attr-defined]
+    if value is None or vr in NO_TEXT:
+        return list(value) if isinstance(value, tuple) else value
+    return as_text(value, vr)
+
+
+def _is_item(value: object) -> bool:
     from pydicom.dataset import Dataset
 
-    if isinstance(value, Mapping):
-        return [_with_keys(value, {})]
-    if isinstance(value, list | tuple) and any(isinstance(each, Mapping | Dataset) for each in value):
-        return [_with_keys(each, {}) for each in value]
-    return list(value) if isinstance(value, tuple | set | frozenset) else value
+    return isinstance(value, Mapping | Dataset)
 
 
 def _set_level(dataset: Dataset, model: Model, level: str | None) -> Level | None:
@@ -294,7 +332,7 @@ def _add_step_keys(dataset: Dataset) -> None:
     for step in dataset.ScheduledProcedureStepSequence[:1]:
         for keyword in _STEP_KEYS:
             if keyword not in step:
-                setattr(step, keyword, None)
+                step.add(_element(keyword, None))
 
 
 def _in_a_character_set(dataset: Dataset) -> Dataset:
@@ -364,8 +402,11 @@ NO_OPTIONS: Final = QueryOptions()
 
 def options_of(item: SOPClassExtendedNegotiation | None) -> QueryOptions:
     """Return what a sub-item says: offered in a request, agreed in an answer; none of them without one."""
-    information = item.service_class_application_information if item is not None else b""
-    said = [byte == 1 for byte in information[:4].ljust(4, b"\0")]
-    if item is not None and item.sop_class_uid == MODALITY_WORKLIST_FIND:
-        said[0] = said[1] = False
+    if item is None:
+        return NO_OPTIONS
+    said = [byte == 1 for byte in item.service_class_application_information[:4].ljust(4, b"\0")]
+    if item.sop_class_uid == MODALITY_WORKLIST_FIND:
+        said[:2] = False, False
+    elif item.sop_class_uid in _RETRIEVAL_CLASSES:
+        said[1:] = False, False, False
     return QueryOptions(**{each.name: value for each, value in zip(fields(QueryOptions), said, strict=True)})

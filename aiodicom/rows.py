@@ -19,7 +19,7 @@ from aiodicom.errors import InvalidInstance, LocalProtocolError
 from aiodicom.part10 import ITEM, LONG_VRS
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 
-__all__ = ["UTF_8", "CharacterSet", "Row", "character_set", "encode_row"]
+__all__ = ["NO_TEXT", "UTF_8", "CharacterSet", "Row", "as_text", "character_set", "encode_row"]
 
 Row: TypeAlias = Mapping[Any, object]
 """Attributes by keyword (str), or by tag as a number (int); see `encode_row`."""
@@ -34,7 +34,9 @@ _INTERNATIONAL: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
 _SINGLE_VALUED: Final = frozenset(("LT", "ST", "UR", "UT"))  # a backslash in them is a character
 _BULK: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
 _NUMBERS: Final = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
-_NO_TEXT: Final = frozenset((*_BULK, *_NUMBERS, "AT", "SQ"))
+NO_TEXT: Final = frozenset((*_BULK, *_NUMBERS, "AT", "SQ"))
+"""The VRs whose values are no text."""
+
 _PADDED_BY_NUL: Final = frozenset(("OB", "UI", "UN"))
 _LONGEST_HEAD: Final = 64  # up to this length of a value, the head of its element is looked up
 _MAXIMUM_LENGTH: Final = 0xFFFFFFFE
@@ -87,7 +89,7 @@ def encode_row(row: Row, transfer_syntax_uid: str) -> bytes:
 
 def _encode(row: Row, explicit: bool, text: CharacterSet) -> bytes:
     columns = _columns(tuple(row), explicit)
-    if declared := _joined(row.get("SpecificCharacterSet") or row.get(SPECIFIC_CHARACTER_SET), "CS"):
+    if declared := as_text(row.get("SpecificCharacterSet") or row.get(SPECIFIC_CHARACTER_SET), "CS"):
         text = _declared(declared)
     pieces: list[bytes] = []
     for key, (tag, vr, textual, head, heads, padding) in columns:
@@ -142,7 +144,7 @@ def _column(key: str | int, explicit: bool) -> _Column:
         head += vr.encode() + (b"\0\0" if vr.encode() in LONG_VRS else b"")
     length = "<H" if len(head) == 6 else "<I"
     heads = tuple(head + struct.pack(length, n + n % 2) for n in range(_LONGEST_HEAD + 1))
-    return _Column(tag, vr, vr not in _NO_TEXT, head, heads, b"\0" if vr in _PADDED_BY_NUL else b" ")
+    return _Column(tag, vr, vr not in NO_TEXT, head, heads, b"\0" if vr in _PADDED_BY_NUL else b" ")
 
 
 def _long_head(head: bytes, vr: str, length: int, explicit: bool) -> bytes:
@@ -174,7 +176,7 @@ def _value(value: object, vr: str, explicit: bool, text: CharacterSet) -> bytes:
         return b"".join(struct.pack("<HH", each >> 16, each & 0xFFFF) for each in map(_tag, _several(value)))
     if vr in _BULK:
         raise TypeError
-    words = _joined(value, vr)
+    words = as_text(value, vr)
     return words.encode() if words.isascii() else _beyond_ascii(words, vr, text)
 
 
@@ -200,7 +202,12 @@ def _tag(value: object) -> int:
     return value
 
 
-def _joined(value: object, vr: str) -> str:
+def as_text(value: object, vr: str) -> str:
+    """Return a value of Python as text of a VR, several values joined by backslashes; see `encode_row`.
+
+    Raises:
+        TypeError, ValueError: the VR has no such value.
+    """
     if isinstance(value, Sequence) and not isinstance(value, str):
         if vr in _SINGLE_VALUED and len(value) > 1:
             raise ValueError
@@ -219,7 +226,7 @@ def _word(value: object, vr: str) -> str:
     if vr in ("DA", "TM", "DT"):
         return _moment(value, vr)
     if vr == "IS":
-        return str(_whole(value))
+        return str(value) if isinstance(value, int) else str(_whole(value))
     if vr == "DS":
         return _decimal(value)
     return str(value)

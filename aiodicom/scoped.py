@@ -8,11 +8,11 @@ that happens when the iterator is no longer referred to: where a `break` leaves 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 
@@ -28,12 +28,13 @@ from aiodicom.operation import (
     ReceivedResponse,
     Responses,
 )
-from aiodicom.workers import InThread
+from aiodicom.workers import InThread, Turn
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # PS3.4 §B.2.3, Refused: what a sub-operation is answered with that nobody takes any more.
 _LEFT: Final = Conclusion(0xA700, "The retrieval was left")
@@ -52,6 +53,9 @@ class Requestor(Protocol):
     def abandon(self, responses: Responses) -> None:
         """Do the same without being waited for."""
 
+    def finish(self, responses: Responses) -> None:
+        """Take note that an operation is over, and that all that came of it was taken."""
+
 
 class _Scope(Generic[T]):
     """What the three have in common."""
@@ -62,37 +66,37 @@ class _Scope(Generic[T]):
         self._association = association
         self._begin = begin
         self._total_timeout = total_timeout
-        self._deadline = math.inf
+        self._deadline: float | None = None
         self._responses: Responses | None = None
-        self._final: Response | None = None
-        self._was_begun = False
-        self._was_left = False
+        self._is_busy = False  # a task is taking the next one
+        self._is_over = False  # nothing more is given: all of it was, or it was left
 
     def __repr__(self) -> str:
-        state = repr(self.status) if self._final else "left" if self._was_left else "open" if self._was_begun else "new"
-        return f"<{type(self).__name__} {state}>"
+        state = "new" if self._responses is None else repr(self.status) if self.response else "open"
+        return f"<{type(self).__name__} {'left' if self._is_over and not self.response else state}>"
 
     # How it ended.
 
     @property
     def response(self) -> Response | None:
         """The final response; None before it has come."""
-        return self._final
+        return None if self._responses is None else self._responses.final
 
     @property
     def status(self) -> Status | None:
         """The status of the final response; None before that has come."""
-        return None if self._final is None else self._final.status
+        return None if self.response is None else self.response.status
 
     @property
     def comment(self) -> str:
         """The Error Comment of the final response; empty where there is none."""
-        return "" if self._final is None else self._final.error_comment or ""
+        return "" if self.response is None else self.response.error_comment or ""
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""
-        return self._final is not None or self._was_left or (self._responses is not None and self._responses.is_over)
+        responses = self._responses
+        return self._is_over or (responses is not None and responses.is_over and not responses.is_ready)
 
     # Iterating.
 
@@ -108,67 +112,94 @@ class _Scope(Generic[T]):
                 `total_timeout`, and the operation was cancelled.
             AssociationError: the association ended.
         """
-        if self._final is not None or self._was_left:
+        return await self._within(self._step)
+
+    async def _within(self, work: Callable[[], Awaitable[R]]) -> R:
+        """Do the work, for one task at a time."""
+        if self._is_over:
             raise StopAsyncIteration
+        if self._is_busy:
+            raise LocalProtocolError("two tasks iterate over one operation: give each an operation of its own")
+        self._is_busy = True
         try:
-            async with asyncio.timeout_at(None if self._deadline == math.inf else self._deadline) as timeout:
-                responses = self._responses or await self._start()
-                if self._total_timeout is not None and self._deadline == math.inf:
-                    self._deadline = asyncio.get_running_loop().time() + self._total_timeout
-                    timeout.reschedule(self._deadline)
-                responses.holder = asyncio.current_task()
-                return await self._next(responses)
+            return await (work() if self._total_timeout is None else self._in_time(work, self._total_timeout))
+        except Exception:  # StopAsyncIteration is one, cancellation is none
+            if self.is_over:
+                self._finish()
+            raise
+        finally:
+            self._is_busy = False
+
+    async def _in_time(self, work: Callable[[], Awaitable[R]], total_timeout: float) -> R:
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + total_timeout
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await work()
         except TimeoutError as error:
             if isinstance(error, OperationTimeout):
                 raise
-            assert self._total_timeout is not None
             await self.aclose()
-            raise OperationTimeout("total", self._total_timeout, "the operation was cancelled") from None
+            raise OperationTimeout("total", total_timeout, "the operation was cancelled") from None
 
-    async def _start(self) -> Responses:
-        if self._was_begun:
-            raise LocalProtocolError("two tasks iterate over one operation: give each an operation of its own")
-        self._was_begun = True
+    async def _step(self) -> T:
+        return await self._next(await self._begun())
+
+    async def _begun(self) -> Responses:
+        if self._responses is None:
+            await self._start()
+        assert self._responses is not None
+        self._responses.holder = asyncio.current_task()
+        return self._responses
+
+    async def _start(self) -> None:
         try:
             self._responses = await self._begin()
         except BaseException:
-            self._was_left = True
+            self._is_over = True
             raise
-        return self._responses
+        if self._is_over:  # another task has left it meanwhile
+            await self._association.leave(self._responses)
+            raise StopAsyncIteration
 
     async def _next(self, responses: Responses) -> T:
         raise NotImplementedError
 
-    def _conclude(self, response: Response) -> None:
+    def _conclude(self, response: Response) -> NoReturn:
         """Take the final response.
 
         Raises:
             DimseError: it is a failure, or a cancel that we did not ask for.
             StopAsyncIteration: it is neither.
         """
-        self._final = response
+        self._finish()
         if response.status.category in (Category.FAILURE, Category.CANCEL):
             raise DimseError(response.status, response.error_comment or response.status.description)
         raise StopAsyncIteration
 
+    def _finish(self) -> None:
+        if self._responses is not None and not self._is_over:
+            self._is_over = True
+            self._association.finish(self._responses)
+
     # Leaving.
 
     async def aclose(self) -> None:
-        """Leave it: cancel the operation unless it is over, and discard what still comes."""
+        """Leave it: cancel the operation unless it is over, and discard what has come and what still comes."""
         await self._leave(None)
 
     async def _leave(self, _reason: BaseException | None) -> None:
-        if self.is_over:
+        if self._is_over:
             return
-        self._was_left = True
+        self._is_over = True
         if self._responses is not None:
             with CancelScope(shield=True):
                 await self._association.leave(self._responses)
 
     async def __aenter__(self) -> Self:
         """Begin the operation."""
-        if self._responses is None:
-            await self._start()
+        if self._responses is None and not self._is_over:
+            await self._within(self._begun)
         return self
 
     async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
@@ -176,7 +207,7 @@ class _Scope(Generic[T]):
         await self._leave(error)
 
     def __del__(self) -> None:
-        if self._responses is not None and not self.is_over:
+        if self._responses is not None and not self._is_over:
             self._association.abandon(self._responses)
 
 
@@ -195,6 +226,7 @@ class Matches(_Scope["Dataset"]):
     ) -> None:
         super().__init__(association, begin, total_timeout)
         self._syntax_of = syntax_of
+        self._turn = Turn()
 
     async def all(self) -> list[Dataset]:
         """Return all the matches there are.
@@ -206,24 +238,34 @@ class Matches(_Scope["Dataset"]):
             return [match async for match in self]
 
     async def encoded(self) -> AsyncIterator[bytes]:
-        """Yield the matches as they came, encoded in the transfer syntax of the context: for whoever hands them on."""
-        responses = self._responses or await self._start()
-        while not self.is_over or responses.is_ready:
-            received = await responses.next()
-            if received.response.status.category is not Category.PENDING:
-                self._final = received.response
-                received.response.raise_for_status()
+        """Yield the matches as they came, encoded in the transfer syntax of the context: for whoever hands them on.
+
+        Raises:
+            DimseError: as the iteration does, and so OperationTimeout and AssociationError.
+        """
+        while True:
+            try:
+                data = await self._within(self._step_encoded)
+            except StopAsyncIteration:
                 return
-            yield received.data_set or b""
+            yield data
 
     async def _next(self, responses: Responses) -> Dataset:
-        received = await responses.next()
-        if received.response.status.category is not Category.PENDING:
-            self._conclude(received.response)
-        data, syntax = received.data_set or b"", self._syntax_of(responses.context_id)
+        data, syntax = await self._next_encoded(responses), self._syntax_of(responses.context_id)
         if len(data) <= SMALL_IDENTIFIER:
             return _decode(data, syntax)
         return await self._association.in_thread(_decode, data, syntax)
+
+    async def _step_encoded(self) -> bytes:
+        return await self._next_encoded(await self._begun())
+
+    async def _next_encoded(self, responses: Responses) -> bytes:
+        if self._turn.is_over:
+            await self._turn.next()
+        received = await responses.next()
+        if received.response.status.category is not Category.PENDING:
+            self._conclude(received.response)
+        return received.data_set or b""
 
 
 def _decode(data: bytes, syntax: str) -> Dataset:
@@ -256,7 +298,7 @@ class _Retrieving(_Scope[T]):
     """What C-GET and C-MOVE have in common: their sub-operations are counted, and those that failed are named.
 
     Attributes:
-        progress: what the last response said.
+        progress: what the last response with counters said.
         failed_uids: the Failed SOP Instance UID List of the final response (PS3.4 §C.4.2.1.4.2).
     """
 
@@ -276,12 +318,13 @@ class _Retrieving(_Scope[T]):
         """Take over what a response says; return whether it is the final one."""
         response = received.response
         assert isinstance(response, SuboperationsRSP)
-        self.progress = Progress(
-            response.number_of_remaining_suboperations,
-            response.number_of_completed_suboperations or 0,
-            response.number_of_failed_suboperations or 0,
-            response.number_of_warning_suboperations or 0,
+        counted = (
+            response.number_of_completed_suboperations,
+            response.number_of_failed_suboperations,
+            response.number_of_warning_suboperations,
         )
+        if any(each is not None for each in counted):  # which a response need not have
+            self.progress = Progress(response.number_of_remaining_suboperations, *(each or 0 for each in counted))
         if response.status.category is Category.PENDING:
             return False
         if received.data_set:
@@ -340,9 +383,9 @@ class _Offered:
         self.operation = operation
         self.answer: asyncio.Future[int | Conclusion] = asyncio.get_running_loop().create_future()
 
-    def conclude(self, answer: int | Conclusion) -> None:
+    def conclude(self, failure: DimseError | None, otherwise: int | Conclusion = SUCCESS) -> None:
         if not self.answer.done():
-            self.answer.set_result(answer)
+            self.answer.set_result(Conclusion(failure.status, failure.comment) if failure else otherwise)
 
 
 class Intake:
@@ -353,6 +396,10 @@ class Intake:
 
     def __init__(self) -> None:
         self.offered: deque[_Offered] = deque()
+        self.current: _Offered | None = None
+        """The one that the consumer has."""
+        self.arrived = 0
+        """How many have come."""
         self.responses: Responses | None = None
         self.is_left = False
         """Whether nobody takes instances any more."""
@@ -371,17 +418,44 @@ class Intake:
         """Offer an instance, and return what its sub-operation is answered with."""
         if self.is_left:
             return _LEFT
+        self.arrived += 1
         offered = _Offered(operation)
         self.offered.append(offered)
         if self.responses is not None:
             self.responses.wake()
-        return await offered.answer
+        try:
+            return await offered.answer
+        except asyncio.CancelledError:  # its association ended
+            with suppress(ValueError):
+                self.offered.remove(offered)
+            raise
 
-    def leave(self) -> None:
-        """Refuse what nobody has taken yet, and what comes from now on."""
+    def take(self) -> Operation | None:
+        """Return the next instance, if there is one; the one before is answered, since its consumer is done with it."""
+        if self.current is not None:
+            self.current.conclude(self.current.operation.failure)
+            self.current = None
+        if not self.offered:
+            return None
+        self.current = self.offered.popleft()
+        return self.current.operation
+
+    def leave(self, reason: BaseException | None = None) -> None:
+        """Answer what is open; refuse what nobody has taken yet, and what comes from now on.
+
+        What the consumer has all of is his, unless he says otherwise.
+
+        Args:
+            reason: why he leaves; a `DimseError` is what the instance that he has is answered with.
+        """
         self.is_left = True
+        if self.current is not None:
+            is_taken = self.current.operation.data_set.is_taken
+            failure = reason if isinstance(reason, DimseError) else self.current.operation.failure
+            self.current.conclude(failure, SUCCESS if is_taken else _LEFT)
+            self.current = None
         while self.offered:
-            self.offered.popleft().conclude(_LEFT)
+            self.offered.popleft().conclude(None, _LEFT)
 
 
 class Instances(_Retrieving[Operation]):
@@ -404,44 +478,28 @@ class Instances(_Retrieving[Operation]):
     ) -> None:
         super().__init__(association, begin, total_timeout, syntax_of)
         self._intake = intake
-        self._current: _Offered | None = None
 
-    async def _start(self) -> Responses:
+    async def _start(self) -> None:
         try:
-            self._intake.responses = responses = await super()._start()
+            await super()._start()
         except BaseException:
             self._intake.leave()
             raise
-        return responses
 
     async def _next(self, responses: Responses) -> Operation:
-        if self._current is not None:
-            self._current.conclude(SUCCESS)
-            self._current = None
-        while not self._intake.offered:
-            if responses.is_ready:
-                received = await responses.next()
-                if self._count(responses, received):
-                    self._conclude(received.response)
-            else:
-                await responses.wait()
-        self._current = self._intake.offered.popleft()
-        return self._current.operation
+        while (operation := self._intake.take()) is None:
+            await self._look(responses)
+        return operation
+
+    async def _look(self, responses: Responses) -> None:
+        """Take the next response, or wait until something comes."""
+        if not responses.is_ready:
+            await responses.wait()
+            return
+        received = await responses.next()
+        if self._count(responses, received):
+            self._conclude(received.response)
 
     async def _leave(self, reason: BaseException | None) -> None:
-        self._refuse(reason)
+        self._intake.leave(reason)
         await super()._leave(reason)
-
-    def _refuse(self, reason: BaseException | None = None) -> None:
-        """Answer what is open: what the consumer has all of is his, unless he says otherwise; the rest is refused."""
-        if self._current is not None:
-            if isinstance(reason, DimseError):
-                self._current.conclude(Conclusion(reason.status, reason.comment))
-            else:
-                self._current.conclude(SUCCESS if self._current.operation.data_set.is_taken else _LEFT)
-            self._current = None
-        self._intake.leave()
-
-    def __del__(self) -> None:
-        self._refuse()
-        super().__del__()

@@ -76,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         bytes_received: how many bytes have come.
         bytes_sent: how many were given to the transport.
         last_received: when bytes last came, in the event loop's time.
+        last_resumed: when `resume_reading` last let them come again, likewise.
     """
 
     receiver: Receiver
@@ -87,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self.on_closed: Callable[[], None] | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.last_received = 0.0
+        self.last_received = self.last_resumed = 0.0
         self._loop = asyncio.get_running_loop()
         self._buffer = _receive_buffers.get(self._loop) or _receive_buffer_for(self._loop)
         self._transport: asyncio.Transport | None = None
@@ -216,7 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take one `pause_reading` back."""
         self._holds -= 1
         if self._holds == 0 and self._transport is not None and not self.is_closed:
-            self.last_received = self._loop.time()  # the silence was of our making
+            self.last_received = self.last_resumed = self._loop.time()  # the silence was of our making
             self._transport.resume_reading()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Worker threads: where everything runs that blocks, such as writing files and decoding data sets."""
+"""Turns of the event loop, and worker threads: where everything runs that blocks, such as writing files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,33 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from anyio import CancelScope, to_thread
 
 T = TypeVar("T")
+
+LONGEST_TURN: Final = 0.005
+"""How long a coroutine may work before others are due, in seconds."""
+
+
+class Turn:
+    """The turn of a coroutine that may have much to do, and nothing to wait for: after some milliseconds it is over."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self) -> None:
+        self._end = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether others are due."""
+        return asyncio.get_running_loop().time() > self._end
+
+    async def next(self) -> None:
+        """Let the others have theirs; this is a new one."""
+        await asyncio.sleep(0)
+        self._end = asyncio.get_running_loop().time() + LONGEST_TURN
 
 
 class InThread(Protocol):

@@ -12,19 +12,24 @@ from aiodicom import (
     LocalProtocolError,
     ProposedContext,
     contexts_for,
+    contexts_to_retrieve,
     default_contexts,
     find_files,
     plan_associations,
 )
 from aiodicom.part10 import file_meta
 from aiodicom.uids import (
+    COMPOSITE_INSTANCE_ROOT_GET,
+    COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     MODALITY_WORKLIST_FIND,
     STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
     VERIFICATION,
 )
+from aiodicom.upper_layer.presentation import propose
 from tests.loopback import CT, MR, data_set, instance_uid
 
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
@@ -132,3 +137,56 @@ def test_folders_are_searched_and_what_cannot_be_sent_is_reported_by_name(tmp_pa
 def test_a_hidden_file_that_is_named_is_taken(tmp_path: Path) -> None:
     found, broken = find_files([write_instance(tmp_path / ".hidden.dcm")])
     assert (len(found), broken) == (1, [])
+
+
+# For C-GET.
+
+
+def test_a_retrieval_proposes_the_models_and_storage_in_the_role_of_scp() -> None:
+    contexts = contexts_to_retrieve()
+    services, storage = contexts[:7], contexts[7:]
+    assert services[0] == ProposedContext(VERIFICATION)
+    assert {STUDY_ROOT_FIND, STUDY_ROOT_GET} <= {context.abstract_syntax for context in services}
+    assert not any(context.scp_role for context in services)
+    assert all(context.scp_role and context.scu_role for context in storage)
+    items, roles = propose(contexts)
+    assert len(items) == 128  # all the room there is
+    assert {role.sop_class_uid for role in roles} == {context.abstract_syntax for context in storage}
+
+
+def test_a_retrieval_proposes_every_class_uncompressed_and_no_pair_twice() -> None:
+    storage = contexts_to_retrieve()[7:]
+    uncompressed = [context.abstract_syntax for context in storage if len(context.transfer_syntaxes) > 1]
+    assert {context.abstract_syntax for context in storage} == set(uncompressed)
+    assert {CT, MR, "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1.4.1.1.9.1.1"} <= set(uncompressed)
+    assert all(context.transfer_syntaxes[1:] in ((), (IMPLICIT_VR_LITTLE_ENDIAN,)) for context in storage)
+    assert len(set(storage)) == len(storage)
+
+
+def test_the_fewer_classes_are_to_come_the_more_transfer_syntaxes_are_proposed() -> None:
+    def proposed(*sop_classes: str) -> int:
+        return sum(context.abstract_syntax == CT for context in contexts_to_retrieve(sop_classes, models=["study"]))
+
+    assert proposed(CT) == proposed(CT, MR) == 13
+    assert 2 < proposed(CT, *(f"1.2.3.{number}" for number in range(30))) < 13
+    assert proposed(CT, *(f"1.2.3.{number}" for number in range(124))) == 1
+
+
+def test_more_classes_than_contexts_are_too_many_to_retrieve() -> None:
+    named = [f"1.2.3.{number}" for number in range(126)]
+    assert len(contexts_to_retrieve(named[:125], models=["study"])) == 128
+    with pytest.raises(LocalProtocolError, match="in several"):
+        contexts_to_retrieve(named, models=["study"])
+
+
+def test_the_models_of_a_retrieval_are_named() -> None:
+    contexts = contexts_to_retrieve([CT], models=["composite", STUDY_ROOT_GET, "no-bulk-data"])
+    assert [context.abstract_syntax for context in contexts[:5]] == [
+        VERIFICATION,
+        COMPOSITE_INSTANCE_ROOT_GET,
+        STUDY_ROOT_GET,
+        STUDY_ROOT_FIND,
+        COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET,
+    ]
+    with pytest.raises(LocalProtocolError, match="no information model"):
+        contexts_to_retrieve([CT], models=["studies"])

@@ -1,4 +1,4 @@
-"""The command line: `aiodicom serve`, `aiodicom echo`, `aiodicom store`, `aiodicom nodes`.
+"""The command line: `aiodicom serve`, `echo`, `store`, `find`, `get`, `move`, `nodes`.
 
 pydicom and rich are imported where they are needed: a C-ECHO needs neither.
 """
@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiodicom.cli import echo, nodes, serve, store
+from aiodicom.cli import echo, index, nodes, serve, store
 from aiodicom.cli.console import OutputFailed, complain
 from aiodicom.cli.exits import ExitCode, exit_code_of
 from aiodicom.cli.options import Command, Parser
@@ -26,7 +26,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "serve": serve.COMMAND,
     "echo": echo.COMMAND,
     "store": store.COMMAND,
+    "find": find.COMMAND,
+    "get": get.COMMAND,
+    "move": move.COMMAND,
     "nodes": nodes.COMMAND,
+    "index": index.COMMAND,
 }
 
 
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, by default those of the process; return its exit code.
 
     Raises:
-        SystemExit: the arguments are wrong (1), or ask for help (0).
+        SystemExit: the arguments are wrong (1), name what cannot be read (20, 21, 23), or ask for help (0).
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -48,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(arguments)
         parser.error("the command comes first")
     command = COMMANDS[arguments[0]]
-    options = command.parse(arguments[1:])
     try:
+        options = command.parse(arguments[1:])
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
             return runner.run(_awaited(command, options))
     except DicomNetworkError as error:

@@ -44,6 +44,11 @@ def complain(text: str) -> None:
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Print what is neither a result nor an error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def bold(text: str) -> str:
     """Return text that stands out on a terminal, where standard output is one that can do so (https://no-color.org)."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":

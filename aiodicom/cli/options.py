@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aiodicom.association import Observer
 from aiodicom.cli import exits
@@ -21,6 +21,8 @@ from aiodicom.cli.peer import parse_peer
 from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.errors import LocalProtocolError
 from aiodicom.logs import LoggingObserver
+from aiodicom.query import QueryOptions
+from aiodicom.remote.ae import RemoteAE
 from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.upper_layer.pdu import valid_ae_title
 from aiodicom.upper_layer.presentation import ProposedContext
@@ -76,24 +78,29 @@ def add_verbosity(parser: Parser) -> None:
     group.add_argument("-d", "--debug", action="store_true", help="print every PDU and every message")
 
 
-def add_association_options(parser: Parser) -> None:
-    """Add what `parse_with_peer` and `request` need."""
+def add_association_options(parser: Parser, *, response: float | None = DEFAULT_TIMEOUTS.response) -> None:
+    """Add what `parse_with_peer`, `request` and `remote_ae` need.
+
+    Args:
+        parser: where to.
+        response: how long each response may take unless the user says so, in seconds.
+    """
     parser.add_argument("-aec", "--call", metavar="AET", help="the peer's AE title (default: ANY-SCP)")
     parser.add_argument("-aet", "--aet", metavar="AET", type=ae_title, default="AIODICOM", help="ours (%(default)s)")
     add_config(parser)
     add_maximum_length(parser)
-    for option, word, what in (
-        ("-to", "connect", "for a connection"),
-        ("-ta", "associate", "for the answer to our association request"),
-        ("-td", "response", "for each response"),
+    for option, word, default, what in (
+        ("-to", "connect", DEFAULT_TIMEOUTS.connect, "for a connection"),
+        ("-ta", "associate", DEFAULT_TIMEOUTS.associate, "for the answer to our association request"),
+        ("-td", "response", response, "for each response"),
     ):
         parser.add_argument(
             option,
             dest=f"{word}_timeout",
             metavar="SECONDS",
             type=seconds,
-            default=getattr(DEFAULT_TIMEOUTS, word),
-            help=f"how long to wait {what} (%(default)s)",
+            default=default,
+            help=f"how long to wait {what} (%(default)g)",
         )
 
 
@@ -117,6 +124,13 @@ def add_maximum_length(parser: Parser) -> None:
     )
 
 
+def add_storage(parser: Parser) -> None:
+    """Add `--storage`."""
+    parser.add_argument(
+        "--storage", metavar="DIR", type=Path, default=Path("archive"), help="folder of the archive (./archive)"
+    )
+
+
 def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
     """Parse a command line whose first words name a peer: `peer` and `rest` of the result are what they come to."""
     options = parser.parse_intermixed_args(arguments)
@@ -128,25 +142,46 @@ def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
 
 
 def request(
-    options: Namespace, contexts: Sequence[ProposedContext], *, operations_window: tuple[int, int] | None = None
+    options: Namespace,
+    contexts: Sequence[ProposedContext],
+    *,
+    operations_window: tuple[int, int] | None = None,
+    query_options: QueryOptions | None = None,
+    observers: Sequence[Observer] = (),
 ) -> AssociationRequest:
-    """Ask the peer for an association as the options say."""
+    """Ask the peer for an association as the options say; the rest is as for `associate`, with more observers."""
     return associate(
         options.peer.host,
         options.peer.port,
         called_ae_title=options.peer.ae_title,
-        calling_ae_title=options.aet,
         contexts=contexts,
-        maximum_length=options.maximum_length,
         operations_window=operations_window,
-        timeouts=replace(
+        options=query_options,
+        **_terms(options, observers),
+    )
+
+
+def remote_ae(options: Namespace, **more: Any) -> RemoteAE:  # noqa: ANN401 - those of RemoteAE
+    """Return the peer as the options describe it; the rest is as for `RemoteAE`."""
+    return RemoteAE(
+        options.peer.host, options.peer.port, ae_title=options.peer.ae_title, **_terms(options), **more
+    )
+
+
+def _terms(options: Namespace, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Return how to associate."""
+    return {
+        "calling_ae_title": options.aet,
+        "maximum_length": options.maximum_length,
+        "timeouts": replace(
             DEFAULT_TIMEOUTS,
             connect=options.connect_timeout,
             associate=options.associate_timeout,
             response=options.response_timeout,
+            pending=options.response_timeout,
         ),
-        observers=_observers(options),
-    )
+        "observers": (*_observers(options), *observers),
+    }
 
 
 def _observers(options: Namespace) -> tuple[Observer, ...]:

@@ -44,10 +44,17 @@ _HEADINGS: Final = {
 
 
 class Output(Protocol):
-    """Where matches are printed."""
+    """Where matches are printed; those that inherit from it print each as it comes."""
 
     def show(self, match: Dataset) -> None:
         """Take a match, and print it now or later.
+
+        Raises:
+            OutputFailed: standard output cannot be written.
+        """
+
+    def flush(self) -> None:
+        """Print what can be printed already, since the peer lets us wait.
 
         Raises:
             OutputFailed: standard output cannot be written.
@@ -99,18 +106,23 @@ class Table:
         if len(self._rows) == ROWS_AT_ONCE:
             self._begin()
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """Print the rows that were gathered."""
         if self._columns is None and self._rows:
             self._begin()
+
+    def end(self) -> None:
+        """Print the rows that were gathered."""
+        self.flush()
 
     def _begin(self) -> None:
         room = get_terminal_size().columns if sys.stdout.isatty() else None
         right, whole = (
             {index for index, key in enumerate(self._keys) if key.vr in vrs} for vrs in (_NUMBERS, _NUMBERS | _TIMES)
         )
-        self._columns = columns = Columns([self._headings, *self._rows], room, right=right, whole=whole)
+        columns = Columns([self._headings, *self._rows], room, right=right, whole=whole)
         say("\n".join((bold(columns.line(self._headings)), *map(columns.line, self._rows))))
+        self._columns = columns
 
 
 def _heading(key: Key) -> str:
@@ -118,7 +130,7 @@ def _heading(key: Key) -> str:
     return _HEADINGS.get(keyword, keyword)
 
 
-class Json:
+class Json(Output):
     """JSON Lines: each match an object of the DICOM JSON Model (PS3.18 Annex F)."""
 
     def __init__(self) -> None:
@@ -129,15 +141,12 @@ class Json:
         text = json.dumps(json_of(match), ensure_ascii=self._escape)
         say(text if text.isprintable() else "".join(map(_escaped, text)))
 
-    def end(self) -> None:
-        """Do nothing."""
-
 
 def _escaped(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-class Csv:
+class Csv(Output):
     """Comma-separated values as they were sent, below a line with their keywords."""
 
     def __init__(self, query: Query) -> None:
@@ -166,7 +175,7 @@ def _say_csv(values: Sequence[str]) -> None:
     say(line.getvalue().removesuffix("\r\n"))
 
 
-class Dump:
+class Dump(Output):
     """pydicom's text of each match, an empty line between two."""
 
     def __init__(self) -> None:
@@ -179,11 +188,8 @@ class Dump:
         self._is_first = False
         say("\n".join(map(printable, str(legible(match)).split("\n"))))
 
-    def end(self) -> None:
-        """Do nothing."""
 
-
-class Uids:
+class Uids(Output):
     """The unique key of each match, a line each, for pipes."""
 
     def __init__(self, query: Query) -> None:
@@ -195,9 +201,6 @@ class Uids:
         """Print it, if there is one."""
         if value := written(match, self._key):
             say(printable(value))
-
-    def end(self) -> None:
-        """Do nothing."""
 
 
 FORMS: Final[Mapping[str, Callable[[Query], Output]]] = {

@@ -1,4 +1,4 @@
-"""How far a shipment is, on standard error: a bar on a terminal, otherwise a line every ten seconds."""
+"""How far work has come, on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,30 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Final, Protocol, TextIO
 
-from aiodicom.cli.shipment import Tally
-from aiodicom.cli.words import amount, duration, size
+from aiodicom.cli.words import duration
 
 SECONDS_BETWEEN_LINES: Final = 10.0
 SECONDS_BETWEEN_DRAWINGS: Final = 0.1
+
+
+class Tally(Protocol):
+    """Work that keeps its account."""
+
+    @property
+    def count(self) -> str:
+        """How much is done, in words: "600 of 1,200 files"; or what is done before that is known."""
+
+    @property
+    def volume(self) -> str:
+        """How many bytes that comes to, in words; empty where there is nothing to say."""
+
+    @property
+    def completed(self) -> int:
+        """How far it is, in whatever `total` counts."""
+
+    @property
+    def total(self) -> int | None:
+        """How far it will go; None until that is known."""
 
 
 class Display(Protocol):
@@ -39,11 +58,8 @@ class Lines:
 
     def show(self, tally: Tally) -> None:
         """Print a line."""
-        if tally.files is None:
-            words = "looking at the files"
-        else:
-            words = f"{tally.done:,} of {amount(tally.files, 'file')}, {size(tally.bytes_sent)} of {size(tally.size)}"
-        print(f"{words}, after {duration(perf_counter() - self._began)}", file=self._stream, flush=True)
+        words = filter(None, (tally.count, tally.volume, f"after {duration(perf_counter() - self._began)}"))
+        print(", ".join(words), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Do nothing: lines stay."""
@@ -60,25 +76,24 @@ class Bar:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[sent]}"),
+            TextColumn("{task.fields[volume]}"),
             TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
             transient=True,
             expand=True,
         )
-        self._task = self._progress.add_task("looking at the files", total=None, sent="")
+        self._task = self._progress.add_task("", total=None, volume="")
         self._progress.start()
 
     def show(self, tally: Tally) -> None:
         """Draw it."""
-        if tally.files is not None:
-            self._progress.update(
-                self._task,
-                description=f"{tally.done:,}/{tally.files:,} files",
-                total=tally.size,
-                completed=tally.bytes_sent,
-                sent=size(tally.bytes_sent),
-            )
+        self._progress.update(
+            self._task,
+            description=tally.count,
+            total=tally.total,
+            completed=tally.completed,
+            volume=tally.volume,
+        )
 
     def close(self) -> None:
         """Wipe it away."""

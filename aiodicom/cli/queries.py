@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.keys import Key, parse_key
-from aiodicom.cli.options import Parser
+from aiodicom.cli.options import Parser, parse_with_peer
 from aiodicom.cli.query_files import read_query_file
-from aiodicom.query import MODELS, Level, Model, choose_model, make_query, make_retrieval, unique_key
+from aiodicom.errors import InvalidInstance, LocalProtocolError
+from aiodicom.query import MODELS, Level, Model, QueryOptions, choose_model, make_query, unique_key
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,10 +48,16 @@ _USUAL_COLUMNS: Final[Mapping[Level | None, str]] = {
         """,
 }
 _MODEL_OPTIONS: Final = (
-    ("-P", "--patient", "patient", "Patient Root (the default at the patient level)"),
-    ("-S", "--study", "study", "Study Root (the default at the others)"),
-    ("-O", "--psonly", "patient-study", "Patient/Study Only"),
-    ("-W", "--worklist", "worklist", "Modality Worklist"),
+    ("-P", "--patient", "patient", "by Patient Root (the default at the patient level)"),
+    ("-S", "--study", "study", "by Study Root (the default at the others)"),
+    ("-O", "--psonly", "patient-study", "by Patient/Study Only"),
+    ("-W", "--worklist", "worklist", "the Modality Worklist"),
+)
+_NEGOTIATED: Final = (
+    ("--relational", "relational", "ask without the unique keys of the levels above"),
+    ("--combined-datetime", "combined_datetime", "match a date and its time as one range"),
+    ("--fuzzy", "fuzzy_names", "match names as the peer thinks that they sound"),
+    ("--timezone", "timezone", "let the peer adjust times to our time zone"),
 )
 
 
@@ -70,18 +78,67 @@ class Query:
     columns: tuple[Key, ...]
 
 
-def add_query_options(parser: Parser) -> None:
-    """Add `-k`, `--level`, and the options that choose the information model."""
+def add_query_options(parser: Parser, service: str = "find") -> None:
+    """Add `-k`, `--level`, and the options that choose the information model and what is negotiated of it.
+
+    Args:
+        parser: where to.
+        service: which of "find", "get" and "move" is asked for.
+    """
+    is_find = service == "find"
     parser.add_argument(
         "-k", "--key", dest="keys", metavar="KEY", type=parse_key, action="append", default=[], help="see below"
     )
     parser.add_argument(
-        "--level", type=str.lower, choices=("patient", "study", "series", "image"), help="what is asked for"
+        "--level",
+        type=str.lower,
+        choices=("patient", "study", "series", "image"),
+        help="what is asked for (by default it follows from the unique keys)",
     )
+    models = [model.name for model in MODELS.values() if getattr(model, service)]
     group = parser.add_mutually_exclusive_group()
     for short, long, model, words in _MODEL_OPTIONS:
-        group.add_argument(short, long, dest="model", action="store_const", const=model, help=f"ask by {words}")
-    group.add_argument("--model", choices=MODELS, help=f"or by its name: {', '.join(MODELS)}", metavar="NAME")
+        if model in models:
+            group.add_argument(short, long, dest="model", action="store_const", const=model, help=f"ask {words}")
+    group.add_argument("--model", choices=models, help=f"or by its name: {', '.join(models)}", metavar="NAME")
+    for option, name, words in _NEGOTIATED if is_find else _NEGOTIATED[:1]:
+        parser.add_argument(option, dest=name, action="store_true", help=f"{words}, if the peer agrees")
+
+
+def query_options_of(options: Namespace) -> QueryOptions | None:
+    """Return what is to be negotiated (PS3.4 §C.5); None where that is nothing."""
+    asked = {name: True for _, name, _ in _NEGOTIATED if getattr(options, name, False)}
+    return QueryOptions(**asked) if asked else None
+
+
+def refused_options(asked: QueryOptions | None, granted: QueryOptions) -> list[str]:
+    """Return the options of the command line that the peer did not agree to."""
+    return [option for option, name, _ in _NEGOTIATED if getattr(asked, name, False) and not getattr(granted, name)]
+
+
+def parse_with_query(
+    parser: Parser, arguments: Sequence[str], make: Callable[[Namespace, Path | None], object]
+) -> Namespace:
+    """Parse a command line that names a peer and, perhaps, a file: `query` of the result is what they come to.
+
+    Args:
+        parser: what to parse with; it ends the process where something is wrong.
+        arguments: the command line.
+        make: makes the query of the options and the file, as `query_of` does.
+    """
+    options = parse_with_peer(parser, arguments)
+    file = Path(options.rest[0]) if options.rest else None
+    if options.rest[1:]:
+        parser.error(f"unexpected: {' '.join(options.rest[1:])}")
+    try:
+        options.query = make(options, file)
+    except OSError as error:
+        parser.exit(ExitCode.CANNOT_READ_INPUT, f"error: {file}: {error.strerror}\n")
+    except InvalidInstance as error:
+        parser.exit(ExitCode.NO_VALID_INPUT, f"error: {error}\n")
+    except (ValueError, LocalProtocolError) as error:
+        parser.error(str(error))
+    return options
 
 
 def query_of(options: Namespace, file: Path | None) -> Query:
@@ -89,10 +146,12 @@ def query_of(options: Namespace, file: Path | None) -> Query:
 
     Raises:
         ValueError: a key, or two together, cannot be asked for.
-        LocalProtocolError: neither can the level; or the file is no query.
+        LocalProtocolError: neither can the level.
+        InvalidInstance: the file is no query.
+        OSError: it cannot be read.
     """
     keys = tuple(options.keys)
-    level = _level(options, keys)
+    level = level_said(options, keys)
     if file is None:
         if level is None and options.model != "worklist":
             level = _lowest_unique_key(keys) or Level.STUDY.value
@@ -100,39 +159,21 @@ def query_of(options: Namespace, file: Path | None) -> Query:
         base = make_query(None, model=model, level=level, keys={})
     else:
         base = read_query_file(file)
-        level = level or _level_in(base)
+        level = level or level_in(base)
         model = choose_model(options.model, level)
         if level is None and model.levels:
             raise ValueError(f"{file} does not say at which level: say --level")
-    identifier = make_query(_with(base, keys), model=model, level=level, keys={})
+    identifier = make_query(with_keys(base, keys), model=model, level=level, keys={})
     found = Level(identifier.QueryRetrieveLevel) if model.levels else None
     return Query(identifier, model, found, _columns(keys, found) if file is None else _columns_of(identifier))
 
 
-def retrieval_of(options: Namespace, file: Path | None) -> tuple[Dataset, Model]:
-    """Return the identifier of a C-GET or C-MOVE: what the file and `-k` say, by default at the level of the lowest UID.
-
-    Its information model is returned with it.
+def level_said(options: Namespace, keys: Sequence[Key]) -> str | None:
+    """Return the level that `--level` or `-k` names.
 
     Raises:
-        ValueError: a key, or two together, cannot be asked for.
-        LocalProtocolError: neither can the level, or its unique key is missing; or the file is no query.
+        ValueError: they name different ones.
     """
-    from pydicom import Dataset
-
-    keys = tuple(options.keys)
-    base = _with(read_query_file(file) if file is not None else Dataset(), keys)
-    level = _level(options, keys) or _level_in(base)
-    if level is None:
-        level = next((each.value for each in reversed(Level) if base.get(unique_key(each))), None)
-    model = choose_model(options.model, level)
-    if level is None and model.levels:
-        raise ValueError("name what to retrieve: -k StudyInstanceUID=…, or another unique key")
-    return make_retrieval(base, model=model, level=level, keys={}), model
-
-
-def _level(options: Namespace, keys: Sequence[Key]) -> str | None:
-    """Return the level that `--level` or `-k` names."""
     said = next((key.value.strip() for key in reversed(keys) if key.tag == QUERY_RETRIEVE_LEVEL and key.value), None)
     option: str | None = options.level
     if said and option and said.lower() != option:
@@ -140,7 +181,8 @@ def _level(options: Namespace, keys: Sequence[Key]) -> str | None:
     return said or option
 
 
-def _level_in(identifier: Dataset) -> str | None:
+def level_in(identifier: Dataset) -> str | None:
+    """Return the level that an identifier names."""
     return str(identifier.get("QueryRetrieveLevel") or "").strip() or None
 
 
@@ -175,8 +217,12 @@ def _columns_of(identifier: Dataset, path: tuple[tuple[int, int], ...] = ()) -> 
     return tuple(found)
 
 
-def _with(identifier: Dataset, keys: Sequence[Key]) -> Dataset:
-    """Return the identifier with the keys in it, in a character set that can hold them."""
+def with_keys(identifier: Dataset, keys: Sequence[Key]) -> Dataset:
+    """Return the identifier with the keys in it, in a character set that can hold them.
+
+    Raises:
+        ValueError: a key cannot have such a value, or not in the character set that is asked for.
+    """
     for key in keys:
         key.put(identifier)
     declared = identifier.get("SpecificCharacterSet")

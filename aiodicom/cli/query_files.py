@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from aiodicom.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMP
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+STANDARD_INPUT: Final = Path("-")
 LARGEST: Final = 16 * 1024 * 1024
 """How many bytes a query may have."""
 
@@ -31,6 +33,18 @@ _LINE: Final = re.compile(
 )
 
 
+def read_input(path: Path, limit: int = -1) -> bytes:
+    """Return what a file holds, or standard input where that is what is meant; not more than so many bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path == STANDARD_INPUT:
+        return sys.stdin.buffer.read(limit)
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
 def read_query_file(path: Path) -> Dataset:
     """Return the query that a file holds.
 
@@ -38,8 +52,26 @@ def read_query_file(path: Path) -> Dataset:
         InvalidInstance: it holds none; the message names the file.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
+    return parse_query(read_input(path, LARGEST + 1), path)
+
+
+def text_of_list(data: bytes) -> str | None:
+    """Return the text of a file that is none of a query: text, and no dump; None for any other file."""
+    if _DUMP.match(data):
+        return None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if all(each.isprintable() or each.isspace() for each in text) else None
+
+
+def parse_query(data: bytes, path: Path) -> Dataset:
+    """Return the query that the bytes of a file are.
+
+    Raises:
+        InvalidInstance: they are none; the message names the file.
+    """
     if len(data) > LARGEST:
         raise InvalidInstance(f"{path}: is no query: it has more than {LARGEST:,} bytes")
     if not data:

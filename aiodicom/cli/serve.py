@@ -1,47 +1,54 @@
-"""`aiodicom serve`: receive instances and keep them as PS3.10 files, until told to stop."""
+"""`aiodicom serve`: a small PACS, which keeps, finds and retrieves instances, until told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shlex
 import signal
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
-from aiodicom.association import Observer
+from aiodicom.association import Association, Observer
+from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.console import complain, say
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.options import (
     Command,
     Parser,
+    add_config,
     add_maximum_length,
+    add_storage,
     add_verbosity,
     ae_title,
     start_logging,
     whole_number,
 )
 from aiodicom.cli.peer import PeerAddress
-from aiodicom.cli.words import amount, size
-from aiodicom.dimse.commands import CStoreRQ
+from aiodicom.cli.words import amount, status_words
+from aiodicom.dimse import commands
+from aiodicom.dimse.status import Category
+from aiodicom.errors import ArchiveError
 from aiodicom.logs import LoggingObserver
-from aiodicom.operation import Operation
 from aiodicom.server import Server
-from aiodicom.services.storage import save_by_study
 from aiodicom.uids import uid_name
 
-HELP: Final = "receive instances and keep them as files (C-STORE, C-ECHO)"
+if TYPE_CHECKING:
+    from aiodicom.archive import Archive
+
+HELP: Final = "be a small PACS: keep, find and retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
-Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come.
-SIGINT (Ctrl-C) and SIGTERM let what is being received end; a second one aborts it."""
+Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come, with an index
+beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.
+Whoever is a node of aiodicom.toml may ask what that says (see `aiodicom nodes`), and is a move
+destination; everybody else may echo and store. SIGINT (Ctrl-C) and SIGTERM let what is being done
+end; a second one aborts it."""
 
 _EVERY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is called here
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -56,12 +63,20 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 is everywhere (%(default)s)")
     parser.add_argument("--port", type=whole_number(0, 65535), default=11112, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--storage", metavar="DIR", type=Path, default=Path("received"), help="folder (./received)")
+    add_storage(parser)
+    parser.add_argument(
+        "--on-duplicate",
+        choices=("keep", "replace"),
+        default="keep",
+        help="an instance that comes again with other content is refused, or takes the place of the first (%(default)s)",
+    )
+    parser.add_argument("--no-sync", action="store_true", help="answer before what came is safe from a loss of power")
     parser.add_argument("--require-called-aet", action="store_true", help="reject who asks for another AE title")
     parser.add_argument(
         "--max-associations", metavar="N", type=whole_number(1, 100_000), default=128, help="at a time (%(default)s)"
     )
     add_maximum_length(parser)
+    add_config(parser)
     add_verbosity(parser)
     return parser.parse_args(arguments)
 
@@ -69,60 +84,82 @@ def parse(arguments: Sequence[str]) -> Namespace:
 async def run(options: Namespace) -> ExitCode:
     """Do it, until a signal comes."""
     start_logging(options, with_time=True)
+    nodes = known_nodes(options.config)
+    # pydicom, which the archive needs, is loaded now, not while the first instance is awaited.
+    archive_class: type[Archive] = (await to_thread.run_sync(import_module, "aiodicom.archive")).Archive
+    archive = archive_class(
+        options.storage,
+        nodes=nodes,
+        ae_title=options.aet,
+        on_duplicate=options.on_duplicate,
+        sync=not options.no_sync,
+    )
     try:
-        options.storage.mkdir(parents=True, exist_ok=True)
-        if not os.access(options.storage, os.W_OK | os.X_OK):
-            raise PermissionError(0, "no permission to write there")
+        await archive.open()
     except OSError as error:
         complain(f"cannot keep files in {options.storage}: {error.strerror}")
         return ExitCode.CANNOT_USE_FOLDER
-    server = _server(options)
-    ending = _Ending(server)
-    with ending.on_signals():
-        # What names the files is loaded now, not while the first of them is awaited.
-        await to_thread.run_sync(import_module, "pydicom.filereader")
-        async with server:
-            if not options.quiet:
-                say(_invitation(options, server.port))
-            await ending.asked.wait()
+    except ArchiveError as error:
+        complain(str(error))
+        return ExitCode.CANNOT_USE_FOLDER
+    try:
+        server = _server(options, archive)
+        ending = _Ending(server)
+        with ending.on_signals():
+            async with server:
+                if not options.quiet:
+                    say(_invitation(options, server.port, nodes))
+                await ending.asked.wait()
+    finally:
+        await archive.close()
     return ExitCode.INTERRUPTED if ending.aborted else ExitCode.OK
 
 
-def _server(options: Namespace) -> Server:
+def _server(options: Namespace, archive: Archive) -> Server:
     observers: list[Observer] = [LoggingObserver()]
     if options.debug:
         observers.append(Narrator(fragments=True))
-    server = Server(
+    if options.verbose or options.debug:
+        observers.append(_Diary())
+    return Server(
         options.aet,
         host=options.host,
         port=options.port,
+        services=archive.services(),
         require_called_ae_title=options.require_called_aet,
         maximum_associations=options.max_associations,
         maximum_length=options.maximum_length,
         observers=observers,
     )
 
-    @server.on_c_store
-    async def keep(operation: Operation) -> None:
-        path = await save_by_study(operation, options.storage)
-        command = operation.command
-        if _log.isEnabledFor(logging.INFO) and isinstance(command, CStoreRQ):
-            name, length = uid_name(command.affected_sop_class_uid), size(operation.data_set.length)
-            _log.info("%s, %s, from %s: %s", name, length, operation.peer, path.name)
 
-    return server
+class _Diary(Observer):
+    """Logs what was done for whom: an operation a line, without what is in it."""
+
+    def message_sent(self, association: Association, command: commands.Command) -> None:
+        if isinstance(command, commands.Response) and command.status.category is not Category.PENDING:
+            what = uid_name(command.affected_sop_class_uid or "")
+            name = getattr(command, "affected_sop_instance_uid", None)
+            status = status_words(command.status, command.error_comment)
+            _log.info("%s", ", ".join(filter(None, (what, name, f"for {association.peer}", status))))
 
 
-def _invitation(options: Namespace, port: int) -> str:
+def _invitation(options: Namespace, port: int, nodes: Collection[str]) -> str:
     """Say where we listen, and what to do next, in lines to copy."""
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in _LOOPBACK else ""
-    title = shlex.quote(options.aet)
+    title, address = shlex.quote(options.aet), shlex.quote(str(peer))
+    who = (
+        f"{amount(len(nodes), 'node')} may ask"
+        if nodes
+        else "once aiodicom nodes add NAME AET@HOST:PORT made you known"
+    )
     return (
         f"{options.aet} listens at {where}, and keeps what it receives in {options.storage} (Ctrl-C stops it{reach})\n"
-        f"send to it:  aiodicom store {shlex.quote(str(peer))} FILES\n"
-        f"with DCMTK:  storescu -aec {title} {peer.host} {port} FILES"
+        f"send to it:  aiodicom store {address} FILES\n"
+        f"with DCMTK:  storescu -aec {title} {peer.host} {port} FILES\n"
+        f"ask it:      aiodicom find {address} --level study   ({who})"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiodicom.association import Association
 from aiodicom.cli.exits import ExitCode, exit_code_of
+from aiodicom.cli.words import amount, size
 from aiodicom.client import AssociationRequest
 from aiodicom.dimse.commands import CStoreRSP
 from aiodicom.dimse.status import Category
@@ -74,6 +75,28 @@ class Tally:
     def bytes_sent(self) -> int:
         """How many bytes have gone out; never more than the files have, though messages have more."""
         return min(self.bytes_done + sum(each.bytes_sent for each in self.associations), self.size)
+
+    # What is shown of it.
+
+    @property
+    def count(self) -> str:
+        """How many files are dealt with, in words."""
+        return "looking at the files" if self.files is None else f"{self.done:,} of {amount(self.files, 'file')}"
+
+    @property
+    def volume(self) -> str:
+        """How many bytes have gone out, in words."""
+        return "" if self.files is None else f"{size(self.bytes_sent)} of {size(self.size)}"
+
+    @property
+    def completed(self) -> int:
+        """How many bytes have gone out."""
+        return self.bytes_sent
+
+    @property
+    def total(self) -> int | None:
+        """How many bytes there are."""
+        return None if self.files is None else self.size
 
 
 class Shipment:

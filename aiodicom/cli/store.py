@@ -29,7 +29,7 @@ from aiodicom.cli.options import (
 from aiodicom.cli.peer import FORMS
 from aiodicom.cli.progress import shown
 from aiodicom.cli.shipment import Outcome, Shipment
-from aiodicom.cli.words import amount, duration, size, status_words, with_uid_names
+from aiodicom.cli.words import amount, duration, rate, size, status_words, with_uid_names
 from aiodicom.dimse.status import Category
 from aiodicom.errors import InvalidInstance
 from aiodicom.planning import find_files, plan_associations
@@ -113,9 +113,8 @@ def _report(options: Namespace, shipment: Shipment, broken: Sequence[InvalidInst
     sent = len(shipment.outcomes) - len(failures)
     if not options.quiet:
         done = sum(each.file.size for each in shipment.outcomes if each.category is not Category.FAILURE)
-        speed = f": {size(done / seconds)}/s, {sent / seconds:,.0f} instances/s" if sent > 1 and seconds > 0 else ""
         what = f"sent {amount(sent, 'instance')} ({size(done)})" if sent else "sent nothing"
-        say(f"{what} to {options.peer} in {duration(seconds)}{speed}")
+        say(f"{what} to {options.peer} in {duration(seconds)}{rate(sent, done, seconds)}")
         say_list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
     say_list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
     say_list("cannot be sent", [str(each) for each in broken])

@@ -13,6 +13,7 @@ from aiodicom.cli.console import bold, say
 from aiodicom.cli.keys import Key, parse_key
 from aiodicom.cli.queries import Query
 from aiodicom.cli.values import readable, written
+from aiodicom.cli.words import amount
 from aiodicom.query import Level, unique_key
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _Branch:
         for branch in self.all_below():
             if branch.level in numbers:
                 numbers[branch.level] += 1
-        return ", ".join(_amount(number, *_NOUNS[level]) for level, number in numbers.items() if number)
+        return ", ".join(amount(number, *_NOUNS[level]) for level, number in numbers.items() if number)
 
     def all_below(self) -> Iterator[_Branch]:
         """Yield everything below it."""
@@ -104,6 +105,9 @@ class Tree:
             branch = branch.below[identity]
         branch.said = _said(match, self._level)
 
+    def flush(self) -> None:
+        """Do nothing: what is still to come may belong anywhere."""
+
     def end(self) -> None:
         """Print it."""
         room = get_terminal_size().columns if sys.stdout.isatty() else None
@@ -117,12 +121,8 @@ def _said(match: Dataset, level: Level) -> str:
     for keyword, one, several in _COUNTS[level]:
         number = written(match, parse_key(keyword))
         if number.isascii() and number.isdecimal() and len(number) < 12:
-            words.append(_amount(int(number), one, several))
+            words.append(amount(int(number), one, several))
     return ", ".join(words)
-
-
-def _amount(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def _lines(branch: _Branch, prefix: str, prefix_below: str, room: int | None) -> Iterator[str]:

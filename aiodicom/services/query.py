@@ -14,35 +14,37 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
-from itertools import islice
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, cast
 
-from aiodicom.dataset import encode_data_set
+from anyio import CancelScope
+
+from aiodicom.dataset import SPECIFIC_CHARACTER_SET, encode_data_set
 from aiodicom.dimse.commands import CFindRQ
-from aiodicom.dimse.status import PENDING, SUCCESS
+from aiodicom.dimse.status import PENDING, SUCCESS, Category, Status
+from aiodicom.errors import LocalProtocolError
 from aiodicom.handlers import Service
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
 from aiodicom.upper_layer.presentation import SupportedSyntax
-from aiodicom.workers import in_any_thread
+from aiodicom.workers import LONGEST_TURN, Turn, in_any_thread
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Match: TypeAlias = Union[Mapping[Any, Any], "Dataset", bytes, Conclusion]
-"""What a handler yields: a row by keyword, a Dataset, an encoded identifier, or a whole Pending response."""
+"""What a handler yields: a row by keyword (by tag, what has none), a Dataset, an encoded identifier, or a whole Pending
+response."""
 
 FindHandler: TypeAlias = Callable[
     [Operation], AsyncIterable[Match] | Awaitable[Iterable[Match] | AsyncIterable[Match]] | Iterable[Match]
 ]
-"""A handler of C-FIND: an async generator function, best; or a coroutine or plain function that returns matches. A plain
-generator runs in a worker thread."""
-
-_SPECIFIC_CHARACTER_SET: Final = 0x00080005
+"""A handler of C-FIND: an async generator function, best; or a coroutine function that returns matches. A plain function or
+generator runs in worker threads, the latter not always in the same."""
 
 MATCHES_AT_ONCE: Final = 64
-"""How many matches of a plain generator are taken in one change of threads."""
+"""How many matches of a plain generator are taken in one change of threads, at most."""
 
 
 def find_service(handler: FindHandler, model: str = "study", *, options: QueryOptions = NO_OPTIONS) -> Service:
@@ -60,8 +62,10 @@ def find_service(handler: FindHandler, model: str = "study", *, options: QueryOp
     Raises:
         LocalProtocolError: there is no such model, or it has no C-FIND.
     """
-    sop_class = model_of(model).find
-    return Service(CFindRQ, _Find(handler), {sop_class: SupportedSyntax()}, options=options)
+    chosen = model_of(model)
+    if not chosen.find:
+        raise LocalProtocolError(f"the model {chosen.name!r} has no C-FIND")
+    return Service(CFindRQ, _Find(handler), {chosen.find: SupportedSyntax()}, options=options)
 
 
 class _Find:
@@ -74,17 +78,18 @@ class _Find:
         identifier = await operation.read_identifier()
         assert operation.exchange is not None
         answer = _Answer(identifier, operation.transfer_syntax_uid)
+        turn = Turn()
         async with aclosing(_matches(self._handler, operation)) as matches:
             async for match in matches:
                 await operation.exchange.respond(operation, answer.to(match))
+                if turn.is_over:  # neither the handler nor the peer may make us wait
+                    await turn.next()
         return SUCCESS
 
 
 async def _matches(handler: FindHandler, operation: Operation) -> AsyncGenerator[Match, None]:
     """Yield what a handler yields, of whatever kind it is."""
-    found: object = handler(operation)
-    if inspect.isawaitable(found):
-        found = await found
+    found = await called(handler, operation)
     if isinstance(found, AsyncIterable):
         iterator = cast("AsyncIterator[Match]", aiter(found))
         try:
@@ -96,13 +101,45 @@ async def _matches(handler: FindHandler, operation: Operation) -> AsyncGenerator
         return
     if not isinstance(found, Iterable):
         raise TypeError(f"a handler of C-FIND yields or returns matches, not {type(found).__name__}")
-    if isinstance(found, Iterator):
-        while batch := await in_any_thread(lambda: list(islice(found, MATCHES_AT_ONCE))):
-            for match in batch:
-                yield match
-    else:
+    if not isinstance(found, Iterator):
         for match in found:
             yield match
+        return
+    try:
+        while batch := await in_any_thread(_batch, found):
+            for match in batch:
+                yield match
+    finally:
+        if inspect.isgenerator(found):
+            with CancelScope(shield=True):
+                await in_any_thread(found.close)
+
+
+def _batch(matches: Iterator[Match]) -> list[Match]:
+    """Return the next matches: some at a time, where they come fast."""
+    batch: list[Match] = []
+    end = monotonic() + LONGEST_TURN
+    for match in matches:
+        batch.append(match)
+        if len(batch) == MATCHES_AT_ONCE or monotonic() > end:
+            break
+    return batch
+
+
+async def called(handler: Callable[[Operation], object], operation: Operation) -> object:
+    """Return what a handler returns; a coroutine is awaited, and a plain function runs in a worker thread.
+
+    Of a generator, plain or asynchronous, nothing runs yet.
+    """
+    found = await in_any_thread(handler, operation) if _blocks(handler) else handler(operation)
+    return await found if inspect.isawaitable(found) else found
+
+
+def _blocks(handler: object) -> bool:
+    """Whether something works as soon as it is called."""
+    is_one = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    functions = (handler, getattr(handler, "__call__", None))  # noqa: B004 - what an object has instead of being a function
+    return not any(ask(function) for ask in is_one for function in functions)
 
 
 class _Answer:
@@ -114,17 +151,18 @@ class _Answer:
     """
 
     def __init__(self, identifier: Dataset, transfer_syntax_uid: str) -> None:
-        from pydicom.datadict import keyword_for_tag
-
         self._syntax = transfer_syntax_uid
-        asked = map(int, identifier.keys())
-        # The keys by name where they have one; the level is always answered (PS3.4 §C.4.1.1.3.2).
-        self._asked = {keyword_for_tag(tag) or tag: None for tag in asked if tag != _SPECIFIC_CHARACTER_SET}
-        self._level = identifier.get("QueryRetrieveLevel")
+        # Group lengths, which old peers send, are no keys; neither is what a data set cannot have.
+        keys = (tag for tag in map(int, identifier.keys()) if tag & 0xFFFF and 2 < tag >> 16 < 0xFFFE)
+        self._asked = [(tag, _keyword(tag)) for tag in keys if tag != SPECIFIC_CHARACTER_SET]
+        level = identifier.get_item("QueryRetrieveLevel")
+        self._level = None if level is None else level.value
 
     def to(self, match: Match) -> Conclusion:
         """Return the response with that match."""
         if isinstance(match, Conclusion):
+            if Status(match.status).category is not Category.PENDING:
+                raise TypeError("a handler of C-FIND yields Pending responses: the final one is made of how it ends")
             return match
         if isinstance(match, bytes):
             return Conclusion(PENDING, data_set=match)
@@ -133,9 +171,19 @@ class _Answer:
         return Conclusion(PENDING, data_set=encode_data_set(match, self._syntax))
 
     def _row(self, match: Mapping[Any, Any]) -> dict[str | int, Any]:
-        row: dict[str | int, Any] = {key: match.get(key) for key in self._asked}
-        if self._level is not None:
+        row: dict[str | int, Any] = {
+            name: match[name] if name in match else match.get(tag) for tag, name in self._asked
+        }
+        if self._level is not None:  # it is always answered (PS3.4 §C.4.1.1.3.2)
             row["QueryRetrieveLevel"] = self._level
         if "SpecificCharacterSet" in match:
             row["SpecificCharacterSet"] = match["SpecificCharacterSet"]
         return row
+
+
+def _keyword(tag: int) -> str | int:
+    """Return the keyword of a tag; the tag where it has none of its own, as in the groups that repeat."""
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
+    keyword = keyword_for_tag(tag)
+    return keyword if keyword and tag_for_keyword(keyword) == tag else tag

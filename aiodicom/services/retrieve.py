@@ -11,10 +11,10 @@ import inspect
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from aiodicom.client import associate
 from aiodicom.dataset import decode_data_set, encode_data_set
@@ -209,7 +209,7 @@ class _Move:
         originator = (operation.peer.calling_ae_title, operation.command.message_id)
         for plan in plan_associations(items):
             left = deque(plan.files)
-            while left:
+            while left and not suboperations.is_cancelled:
                 stored = suboperations.stored
                 try:
                     async with associate(
@@ -278,10 +278,10 @@ class _Suboperations:
         Raises:
             AssociationError: the association they go out on ended; OperationTimeout, likewise.
         """
-        while left:
+        while left and not self.is_cancelled:
             item = left.popleft()
             try:
-                response = await self._settled(store(item))
+                response = await store(item)
             except (InvalidInstance, NoAcceptedContext) as error:
                 _log.warning("sub-operation for %s failed: %s", self.operation.peer, error)
                 self._count(item, None)
@@ -290,8 +290,6 @@ class _Suboperations:
                 raise
             else:
                 self._count(item, response)
-            if self.is_cancelled:
-                raise asyncio.CancelledError
             await self._tell()
 
     def give_up(self, left: deque[Item]) -> None:
@@ -299,34 +297,22 @@ class _Suboperations:
         while left:
             self._count(left.popleft(), None)
 
-    async def concluded(self, work: Awaitable[None]) -> Conclusion:
-        """Do the work, and return the final response; a C-CANCEL makes it one of Cancel."""
+    async def concluded(self, work: Coroutine[Any, Any, None]) -> Conclusion:
+        """Do the work, and return the final response; a C-CANCEL ends it after the sub-operation that has begun."""
+        task = asyncio.get_running_loop().create_task(work)  # of its own: what cancels us does not cut a sub-operation
         try:
             await self._tell()
-            await work
-        except asyncio.CancelledError:
-            if not self.operation.is_cancelled:
-                raise
-            return self._final(CANCEL)
-        finally:
-            if inspect.iscoroutine(work):
-                work.close()  # where it was never begun
-        return self._final(self._status())
-
-    async def _settled(self, storing: Awaitable[CStoreRSP]) -> CStoreRSP:
-        """Wait for a sub-operation: one that takes long is told of, and a C-CANCEL lets it come to its end."""
-        task = asyncio.ensure_future(storing)
-        try:
             while not (await asyncio.wait({task}, timeout=PATIENCE))[0]:
                 await self._tell()
         except asyncio.CancelledError:
             self.is_cancelled = self.operation.is_cancelled
             if not self.is_cancelled:
-                task.cancel()
-            await asyncio.wait({task})
-            if not self.is_cancelled:
                 raise
-        return task.result()
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        task.result()
+        return self._final(CANCEL if self.is_cancelled else self._status())
 
     def _count(self, item: Item, response: CStoreRSP | None) -> None:
         self.remaining -= 1

@@ -18,6 +18,7 @@ from tests.cli.running import PROGRAM, Running, once, run, started, write_files
 from tests.loopback import RawPeer, data_set, fragment_pdu, request_pdu, store_pdu
 from tests.peers.comparing import bundled
 from tests.peers.dcmtk import run as run_dcmtk
+from tests.peers.dcmtk import run_findscu, run_getscu, run_movescu, running_storescp
 from tests.peers.process import Finished, execute, require
 
 pytestmark = once
@@ -40,7 +41,7 @@ class Serving:
         return [*words, *map(str, files)]
 
     def kept(self) -> list[Path]:
-        return sorted(path for path in self.storage.rglob("*") if path.is_file())
+        return sorted(self.storage.rglob("*.dcm"))
 
     async def stop(self, signal_number: int = signal.SIGTERM) -> Finished:
         self.program.process.send_signal(signal_number)
@@ -51,7 +52,7 @@ class Serving:
 async def serving(folder: Path, *options: str) -> AsyncIterator[Serving]:
     storage = folder / "kept"
     async with started("serve", "--port", "0", "--storage", storage, *options) as program:
-        lines = [await program.line() for _ in range(3)]
+        lines = [await program.line() for _ in range(4)]
         port = int(lines[0].split(", port ")[1].split(",")[0])
         yield Serving(program, lines, storage, port)
 
@@ -119,8 +120,8 @@ async def test_verbose_prints_a_line_for_each_association_and_instance(tmp_path:
         await server.program.error_with("association with 'ME'")
     assert sent.exit_code == 0, sent
     assert "established, 3 contexts accepted" in established
-    assert instance.endswith(f": {file.sop_instance_uid}.dcm\n")
-    assert "CT Image Storage, 38.9 kB, from 'ME'@127.0.0.1:" in instance
+    assert f"CT Image Storage, {file.sop_instance_uid}, for 'ME'@127.0.0.1:" in instance
+    assert instance.endswith(", 0x0000 Success\n")
 
 
 async def test_another_called_ae_title_is_rejected_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -190,3 +191,66 @@ async def test_commands_for_other_hosts(tmp_path: Path, host: str, printed: str)
         done = await run("echo", store[2])
     assert storescu == ["storescu", "-aec", "AIODICOM", printed, str(server.port)]
     assert done.exit_code == 0, done
+
+
+# As a PACS.
+
+
+async def test_who_is_no_node_may_store_but_not_ask_and_the_log_says_which_lines_would_let_him(tmp_path: Path) -> None:
+    file = bundled("CT_small.dcm")
+    configuration = tmp_path / "aiodicom.toml"
+    configuration.write_text("")
+    async with serving(tmp_path, "--config", str(configuration)) as server:
+        stored = await run_dcmtk("storescu", "-aet", "WORKSTATION", "127.0.0.1", str(server.port), file.path)
+        refused = await run_findscu(server.port, "QueryRetrieveLevel=STUDY", options=["-aet", "WORKSTATION"])
+        await server.program.error_with("refused find to 'WORKSTATION'@127.0.0.1")
+        lines = [await server.program.error_with(word) for word in ("[nodes.", "ae_title", "host", "port")]
+    assert stored.exit_code == 0, stored
+    assert refused.statuses == [0x0124]
+    configuration.write_text("".join(lines))
+    async with serving(tmp_path, "--config", str(configuration)) as server:
+        answered = await run_findscu(
+            server.port, "QueryRetrieveLevel=STUDY", "PatientID", options=["-aet", "WORKSTATION"]
+        )
+    assert answered.statuses == [0xFF00, 0x0000]
+    assert [match.PatientID for match in answered.matches] == ["1CT1"]
+
+
+async def test_what_a_node_may_not_it_is_refused(tmp_path: Path) -> None:
+    configuration = tmp_path / "aiodicom.toml"
+    configuration.write_text('[nodes.reader]\nae_title = "READER"\nhost = "127.0.0.1"\nport = 104\nmay = ["find"]\n')
+    async with serving(tmp_path, "--config", str(configuration)) as server:
+        echoed = await run("echo", f"127.0.0.1:{server.port}", "-aet", "READER")
+        stored = await run("store", f"127.0.0.1:{server.port}", bundled("CT_small.dcm").path, "-aet", "READER")
+        warning = await server.program.error_with("may not store")
+    assert (echoed.exit_code, stored.exit_code) == (69, 69)
+    assert "'reader'" in warning
+    assert server.kept() == []
+
+
+async def test_getscu_and_movescu_retrieve_from_it(tmp_path: Path) -> None:
+    file = bundled("CT_small.dcm")
+    study = f"StudyInstanceUID={dcmread(file.path).StudyInstanceUID}"
+    configuration = tmp_path / "aiodicom.toml"
+    with running_storescp(tmp_path / "destination", ae_title="STORESCP") as destination:
+        configuration.write_text(
+            '[nodes.me]\nae_title = "ME"\nhost = "127.0.0.1"\nport = 104\n\n'
+            f'[nodes.there]\nae_title = "STORESCP"\nhost = "127.0.0.1"\nport = {destination.port}\n'
+        )
+        async with serving(tmp_path, "--config", str(configuration)) as server:
+            await run("store", f"127.0.0.1:{server.port}", file.path)
+            keys = ("QueryRetrieveLevel=STUDY", study)
+            got = await run_getscu(server.port, tmp_path / "got", *keys, options=["-aet", "ME"])
+            moved = await run_movescu(server.port, "STORESCP", *keys, options=["-aet", "ME"])
+            nowhere = await run_movescu(server.port, "NOBODY", *keys, options=["-aet", "ME"])
+        arrived = destination.received()
+    assert got.statuses[-1] == moved.statuses[-1] == 0
+    assert nowhere.statuses == [0xA801]
+    assert len(list((tmp_path / "got").iterdir())) == len(arrived) == 1
+
+
+async def test_a_second_server_on_the_same_folder_is_told_so(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        done = await run("serve", "--port", "0", "--storage", server.storage)
+    assert done.exit_code == 45
+    assert "the archive is in use" in done.errors

@@ -1,0 +1,480 @@
+"""The archive itself: what joins the files, the index and the queries, for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, aclosing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar
+
+from anyio import CancelScope
+
+from aiodicom.archive.header import MAXIMUM_ELEMENTS
+from aiodicom.archive.index import Index, Readers, open_index
+from aiodicom.archive.query import compile_query, compile_retrieval
+from aiodicom.archive.rebuild import INDEX, Rebuilt, has_instances, locked, make_index, recover
+from aiodicom.archive.rights import UNKNOWN_MAY, Rights
+from aiodicom.archive.services import services_of
+from aiodicom.archive.shelf import Shelf
+from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
+from aiodicom.archive.writer import GroupCommit
+from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
+from aiodicom.handlers import Service
+from aiodicom.nodes import Node
+from aiodicom.operation import FILE_BATCH, IncomingDataSet, Operation
+from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
+from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
+from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from aiodicom.workers import Workers, in_any_thread
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+T = TypeVar("T")
+
+FIRST_ROWS: Final = 8
+"""How many matches are read at first, so that the first one is there soon; then twice as many each time."""
+
+ROWS_AT_ONCE: Final = 512
+"""Up to how many matches are read in one change of threads."""
+
+_PATIENCE_WITH_QUERIES: Final = 30.0  # seconds that building the index again waits for them
+_INSTRUCTIONS: Final = 100_000  # of SQLite's, some milliseconds: between two looks whether a query is still wanted
+_log: Final = logging.getLogger("aiodicom.archive")
+
+
+class Archive:
+    """Keeps instances as PS3.10 files in a folder, with an index in SQLite that answers queries.
+
+    An instance is kept, and a C-STORE answered with Success, only when its file and its row are on the disk. Nothing is
+    ever deleted, but for what is replaced. It may be used from several event loops at once, by one process at a time::
+
+        async with Archive("archive") as archive:
+            await archive.add("image.dcm")
+            async for match in archive.find(identifier):
+                ...
+
+    Args:
+        folder: where it is; made if need be. Files that are there already are entered in the index when that is made.
+        nodes: the AEs that are known, and what each may do.
+        ae_title: its own.
+        on_duplicate: what becomes of an instance that comes again with other content under the same SOP Instance UID: with
+            "keep" it is refused (0x0111), and the first one kept; with "replace" it takes the place of the first one, and
+            is right about its patient, study and series.
+        sync: whether to wait until what is kept is on the disk. Without it the last instances may be lost with the power,
+            though not with the process.
+        max_elements: how many elements and items an instance may have.
+        worker_threads: how many threads write files.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        nodes: Mapping[str, Node] | Iterable[Node] = (),
+        ae_title: str = "AIODICOM",
+        on_duplicate: Literal["keep", "replace"] = "keep",
+        sync: bool = True,
+        max_elements: int = MAXIMUM_ELEMENTS,
+        worker_threads: int = 8,
+    ) -> None:
+        if on_duplicate not in ("keep", "replace"):
+            raise LocalProtocolError(f"on_duplicate is 'keep' or 'replace', not {on_duplicate!r}")
+        self.folder = Path(folder)
+        self.nodes = tuple(nodes.values() if isinstance(nodes, Mapping) else nodes)
+        self.ae_title = ae_title
+        self.on_duplicate = on_duplicate
+        self.sync = sync
+        self.max_elements = max_elements
+        self._shelf = Shelf(self.folder, sync=sync)
+        self._workers = Workers(worker_threads)
+        self._resources = ExitStack()
+        self._writer: GroupCommit | None = None
+        self._readers: Readers | None = None
+        self._opening = Lock()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "open" if self._writer is not None else "closed"
+        return f"<Archive {os.fspath(self.folder)!r} {state}, on_duplicate={self.on_duplicate!r}>"
+
+    # Its life.
+
+    async def open(self) -> None:
+        """Make the folder if need be, put in order what a crash left, and be ready.
+
+        Where nobody does this, the first who asks something of the archive does.
+
+        Where there are files but no index, that is built first, which takes a while.
+
+        Raises:
+            ArchiveError: it is in use by another process, or its index cannot be used.
+            OSError: the folder cannot be used.
+        """
+        if self._writer is not None:
+            raise LocalProtocolError("the archive is open already")
+        self._is_closed = False
+        await in_any_thread(self._open)
+
+    async def close(self) -> None:
+        """Keep what is under way, wait for queries to end, and let go of the folder."""
+        self._is_closed = True
+        with CancelScope(shield=True):
+            await in_any_thread(self._close)
+
+    async def _opened(self) -> tuple[GroupCommit, Readers]:
+        """Return what writes and what reads; open the archive where nobody has."""
+        if self._writer is None or self._readers is None:
+            if self._is_closed:
+                raise ArchiveError("the archive is closed")
+            await in_any_thread(self._open)
+        assert self._writer is not None
+        assert self._readers is not None
+        return self._writer, self._readers
+
+    async def __aenter__(self) -> Self:
+        """Open."""
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def rebuild(self, *, progress: Callable[[int], None] | None = None) -> Rebuilt:
+        """Build the index again from the files; what is to be kept or asked meanwhile is refused.
+
+        Args:
+            progress: called with the number of files read so far, now and then, in a worker thread.
+
+        Raises:
+            ArchiveError: the archive is closed.
+            OSError: the folder cannot be read, or the index not be written.
+        """
+        if self._writer is None:
+            raise ArchiveError("the archive is closed")
+        return await in_any_thread(self._rebuild, progress)
+
+    def _open(self) -> None:
+        with self._opening, ExitStack() as resources:
+            if self._writer is not None:
+                return  # by another thread
+            Path(self._shelf.incoming).mkdir(parents=True, exist_ok=True)
+            resources.enter_context(locked(self.folder))
+            if not (self.folder / INDEX).exists() and has_instances(self.folder):
+                _log.warning("%s has no index: it is built from the files, which may take a while", self.folder)
+                make_index(self.folder)
+            self._open_index(recovering=True)
+            self._resources = resources.pop_all()
+
+    def _open_index(self, *, recovering: bool = False) -> None:
+        path = self.folder / INDEX
+        index = Index(open_index(path, sync=self.sync), replace=self.on_duplicate == "replace")
+        try:
+            if recovering:
+                recover(index, self._shelf)
+        except BaseException:
+            index.connection.close()
+            raise
+        self._writer, self._readers = GroupCommit(index, self._shelf.sync), Readers(path)
+
+    def _close(self) -> None:
+        if self._readers is not None and self._writer is not None:
+            self._readers.close(0)
+            self._writer.stop()
+            self._readers = self._writer = None
+        self._workers.stop()
+        self._resources.close()
+
+    def _rebuild(self, progress: Callable[[int], None] | None) -> Rebuilt:
+        readers, writer = self._readers, self._writer
+        if readers is None or writer is None:
+            raise ArchiveError("the archive is closed")
+        all_back = readers.close(_PATIENCE_WITH_QUERIES)
+        writer.stop()
+        try:
+            if not all_back:
+                raise ArchiveError("queries are still under way; try again when they have ended")
+            return make_index(self.folder, progress)
+        finally:
+            self._open_index()
+
+    # What a server mounts.
+
+    def services(self, *, unknown_may: frozenset[str] = UNKNOWN_MAY) -> tuple[Service, ...]:
+        """Return the archive as services: `Server("ARCHIVE", services=archive.services())`.
+
+        C-STORE, C-FIND, C-GET and C-MOVE in every information model, and the worklist. A node may do what its rights say;
+        the nodes are the move destinations.
+
+        Args:
+            unknown_may: what everybody else may do; by default C-ECHO and C-STORE.
+
+        Raises:
+            LocalProtocolError: two nodes have one AE title.
+        """
+        return tuple(services_of(self, Rights(self.nodes, unknown_may)))
+
+    # Keeping instances.
+
+    async def store(self, operation: Operation) -> None:
+        """Keep the instance of a C-STORE; once this returns it is safe, and the answer may be Success.
+
+        Args:
+            operation: a C-STORE, its data set not taken yet.
+
+        Raises:
+            DimseError: 0x0117 where the SOP Instance UID is no UID, 0x0111 where another instance with it is kept; 0xA900
+                where the data set has other UIDs than the command, or its Study or Series Instance UID is no UID; 0xC000
+                where it is damaged; 0xA700 where it cannot be written (PS3.7 Annex C, PS3.4 §B.2.3).
+            AssociationError: the association ended before the data set did.
+        """
+        await self._writing()  # before there is a temporary file, which would be taken for one that a crash left
+        sop_class = operation.sop_class_uid or operation.context.abstract_syntax
+        data_set, source = operation.data_set, operation.peer.ae_title
+        job = self._job(sop_class, operation.sop_instance_uid, data_set.transfer_syntax, source)
+        try:
+            await self._write(job, _batches(data_set))
+        except BaseException:
+            await self._discard(job)
+            raise
+        await self._keep(job)
+
+    async def add(self, instance: Instance) -> None:
+        """Keep an instance that does not come from the network, as `store` does.
+
+        Args:
+            instance: the path of a PS3.10 file, one that was opened, a pydicom Dataset, or an encoded instance. A file is
+                copied.
+
+        Raises:
+            InvalidInstance: it is no instance, or cannot be encoded.
+            DimseError: as for `store`.
+            OSError: the file cannot be read.
+        """
+        await self._writing()
+        made: list[Keeping] = []
+        try:
+            if isinstance(instance, EncodedInstance) and isinstance(instance.data, AsyncIterable):
+                made.append(self._job(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax))
+                await self._write(made[0], _gathered(instance.data))
+            else:
+                await self._workers(self._take, instance, made)
+        except BaseException:
+            await self._discard(*made)
+            raise
+        await self._keep(made[0])
+
+    async def _writing(self) -> GroupCommit:
+        try:
+            return (await self._opened())[0]
+        except (ArchiveError, OSError) as error:
+            raise _unwritable() from error
+
+    async def _write(self, job: Keeping, batches: AsyncGenerator[list[bytes], None]) -> None:
+        """Write the file of an instance as it arrives; a small one arrives in one batch."""
+        async with aclosing(batches):
+            batch: list[bytes] = await anext(batches, [])
+            following = await anext(batches, None)
+            if following is None:
+                await self._workers(job.take, batch)
+                return
+            while following is not None:
+                await self._workers(job.write, batch)
+                batch, following = following, await anext(batches, None)
+            await self._workers(job.write, batch)
+            await self._workers(job.finish)
+
+    def _take(
+        self, instance: str | os.PathLike[str] | InstanceFile | Dataset | EncodedInstance, made: list[Keeping]
+    ) -> None:
+        """Write the file of an instance that is at hand; blocks."""
+        if isinstance(instance, str | os.PathLike):
+            instance = open_instance(instance, check=False)
+        if isinstance(instance, InstanceFile):
+            made.append(self._job(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid))
+            _copy(instance, made[0])
+        else:
+            encoded = instance if isinstance(instance, EncodedInstance) else encode_instance(instance)
+            assert isinstance(encoded.data, bytes | memoryview)
+            made.append(self._job(encoded.sop_class_uid, encoded.sop_instance_uid, encoded.transfer_syntax))
+            made[0].take([bytes(encoded.data)])
+
+    def _job(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str = "") -> Keeping:
+        return Keeping(
+            Incoming(sop_class_uid, sop_instance_uid, transfer_syntax_uid, source or None),
+            self._shelf,
+            replace=self.on_duplicate == "replace",
+            sync=self.sync,
+            max_elements=self.max_elements,
+        )
+
+    async def _keep(self, job: Keeping) -> None:
+        """Give an instance whose file is written its place and its row."""
+        is_kept = False
+        while not is_kept:
+            try:
+                await (await self._writing()).do(job)
+                is_kept = job.conflict is None or await self._workers(job.resolve)
+            except (ArchiveError, DimseError, OSError, sqlite3.Error) as error:
+                await self._discard(job)
+                if isinstance(error, DimseError):
+                    raise
+                raise _unwritable() from error
+
+    async def _discard(self, *jobs: Keeping) -> None:
+        with CancelScope(shield=True):
+            for job in jobs:
+                await self._workers(job.discard)
+
+    # Asking for them.
+
+    def find(
+        self,
+        identifier: Dataset,
+        model: str = "study",
+        *,
+        options: QueryOptions = NO_OPTIONS,
+        transfer_syntax_uid: str = EXPLICIT_VR_LITTLE_ENDIAN,
+    ) -> AsyncGenerator[bytes, None]:
+        """Return an iterator over the matches of a query, as encoded identifiers (PS3.4 §C.4.1).
+
+        They are read as fast as they are taken. Whoever leaves early closes it, best with `contextlib.aclosing`.
+
+        Args:
+            identifier: what is asked, with its Query/Retrieve Level.
+            model: the information model, by name or SOP class UID.
+            options: what was negotiated.
+            transfer_syntax_uid: how the answers are encoded.
+
+        Raises:
+            DimseError: 0xA900 or 0xC000 where the identifier is not allowed in that model.
+            ArchiveError: while it is iterated over: the archive is closed, or its index cannot be read.
+        """
+        query = compile_query(identifier, model_of(model), options=options, retrieve_ae_title=self.ae_title)
+        return self.rows(partial(query.run, transfer_syntax_uid=transfer_syntax_uid))
+
+    async def instances(
+        self, identifier: Dataset, model: str = "study", *, options: QueryOptions = NO_OPTIONS
+    ) -> list[InstanceFile]:
+        """Return the instances that a retrieval asks for (PS3.4 §C.4.2, §C.4.3), as they are in the index.
+
+        Args:
+            identifier: which ones: unique keys, with a Query/Retrieve Level.
+            model: the information model, by name or SOP class UID.
+            options: what was negotiated.
+
+        Raises:
+            DimseError: 0xA900 or 0xC000 where the identifier is not allowed in that model.
+            ArchiveError: the archive is closed, or its index cannot be read.
+        """
+        retrieval = compile_retrieval(identifier, model_of(model), options=options)
+        async with aclosing(self.rows(retrieval.run)) as rows:
+            return [InstanceFile(self.folder / row[0], *row[1:]) async for row in rows]
+
+    async def rows(self, run: Callable[[sqlite3.Connection], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """Yield what a query finds; it runs in a worker thread, one batch ahead of whoever takes the rows.
+
+        Args:
+            run: makes the query on a connection to the index, such as `Query.run` of a compiled one.
+
+        Raises:
+            ArchiveError: the archive is closed, or its index cannot be read.
+        """
+        _, readers = await self._opened()
+        reading = _Reading(readers, run)
+        ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
+        try:
+            while rows := await ahead:
+                ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
+                for row in rows:
+                    yield row
+        finally:
+            reading.is_over = True
+            with CancelScope(shield=True):
+                await in_any_thread(reading.end)
+                await asyncio.gather(ahead, return_exceptions=True)
+
+
+class _Reading(Generic[T]):
+    """A query under way, on a connection of its own.
+
+    Args:
+        readers: where to get the connection.
+        run: starts the query.
+    """
+
+    def __init__(self, readers: Readers, run: Callable[[sqlite3.Connection], Iterator[T]]) -> None:
+        self._readers = readers
+        self._run = run
+        self._lock = Lock()  # a thread may still be at it when the coroutine that waited for it was cancelled
+        self._connection: sqlite3.Connection | None = None
+        self._rows: Iterator[T] | None = None
+        self._count = FIRST_ROWS
+        self.is_over = False
+        """Whether no more rows are wanted: set in any thread, it ends what another thread is searching for."""
+
+    def next_rows(self) -> list[T]:
+        """Return some more rows; none is the end. Blocks."""
+        with self._lock:
+            if self.is_over:
+                return []
+            try:
+                if self._rows is None:
+                    self._connection = self._readers.take()
+                    self._connection.set_progress_handler(lambda: self.is_over, _INSTRUCTIONS)
+                    self._rows = self._run(self._connection)
+                rows = list(islice(self._rows, self._count))
+            except sqlite3.Error as error:
+                raise ArchiveError(f"the index cannot be read: {error}") from error
+            self._count = min(2 * self._count, ROWS_AT_ONCE)
+            return rows
+
+    def end(self) -> None:
+        """Give the connection back. Blocks."""
+        with self._lock:
+            if isinstance(self._rows, Generator):
+                self._rows.close()
+            if self._connection is not None:
+                self._connection.set_progress_handler(None, 0)
+                self._readers.give_back(self._connection)
+
+
+def _unwritable() -> DimseError:
+    return DimseError(OUT_OF_RESOURCES, "The archive cannot be written")
+
+
+def _copy(file: InstanceFile, job: Keeping) -> None:
+    with open(file.path, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+        stream.seek(file.data_set_offset)
+        if file.size - file.data_set_offset <= FILE_BATCH:
+            job.take([stream.read(FILE_BATCH)])
+        else:
+            while chunk := stream.read(FILE_BATCH):
+                job.write([chunk])
+            job.finish()
+
+
+async def _batches(data_set: IncomingDataSet) -> AsyncGenerator[list[bytes], None]:
+    """What arrives, as much at once as is worth a change of threads."""
+    while chunks := await data_set.take(FILE_BATCH):
+        yield chunks
+
+
+async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    batch: list[bytes] = []
+    async for chunk in chunks:
+        batch.append(chunk)
+        if sum(map(len, batch)) >= FILE_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,285 @@
+"""The index made again from the files, and an archive put in order after a crash."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from aiodicom.archive.header import read_header_of_file
+from aiodicom.archive.index import Entry, Index, StoredFile
+from aiodicom.archive.query import INDEXES
+from aiodicom.archive.schema import TABLES, create
+from aiodicom.archive.shelf import Shelf, names_like, path_of
+from aiodicom.archive.store import entry_of
+from aiodicom.errors import ArchiveError, DimseError, InvalidInstance
+from aiodicom.part10 import open_instance
+
+__all__ = ["INDEX", "Rebuilt", "has_instances", "locked", "make_index", "rebuild", "recover"]
+
+INDEX: Final = "index.sqlite"
+"""The name of the database in the archive's folder."""
+
+MAXIMUM_PROBLEMS: Final = 10_000
+"""How many problems a report names."""
+
+_LOCK: Final = ".lock"
+_THREADS: Final = 4
+_FILES_AT_ONCE: Final = 64  # read by a thread at a time
+_CACHE_KIB: Final = 256 * 1024
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What came of building an index again.
+
+    Attributes:
+        patients: how many the index has now; the same for what follows.
+        studies: likewise.
+        series: likewise.
+        instances: likewise.
+        failed: how many files are not in the index.
+        problems: path and reason of the first `MAXIMUM_PROBLEMS` of them.
+    """
+
+    patients: int = 0
+    studies: int = 0
+    series: int = 0
+    instances: int = 0
+    failed: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def add_problem(self, path: str, reason: str) -> None:
+        """Note a file that is not in the index."""
+        self.failed += 1
+        if len(self.problems) < MAXIMUM_PROBLEMS:
+            self.problems.append((path, reason))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have an archive to oneself: one process may use it, once.
+
+    Raises:
+        ArchiveError: it is in use.
+    """
+    # SQLite's locks work everywhere, and go with the process.
+    with closing(sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None, check_same_thread=False)) as lock:
+        try:
+            lock.execute("PRAGMA journal_mode = OFF")
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise ArchiveError(f"{folder}: the archive is in use, or cannot be locked: {error}") from error
+        yield
+
+
+def rebuild(folder: str | os.PathLike[str], *, progress: Callable[[int], None] | None = None) -> Rebuilt:
+    """Build the index of an archive again, from its files; it blocks.
+
+    Every file below the folder is read, whatever its name, but for those that begin with a dot. They stay where they are.
+    The index that there was, if any, is there until the new one is complete. Of two files with the same instance the newer
+    one is taken.
+
+    Args:
+        folder: the archive's, which nobody may be using.
+        progress: called with the number of files read so far, now and then.
+
+    Raises:
+        ArchiveError: the archive is in use.
+        OSError: the folder cannot be read, or the index not be written.
+        sqlite3.Error: the index cannot be written.
+    """
+    where = Path(folder)
+    with locked(where):
+        return make_index(where, progress)
+
+
+def make_index(folder: Path, progress: Callable[[int], None] | None = None) -> Rebuilt:
+    """Do as `rebuild` does, in an archive that is locked, and whose index is closed."""
+    new, final = folder / f"{INDEX}.new", folder / INDEX
+    _remove_database(new)
+    report = Rebuilt()
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        create(connection)
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("BEGIN")
+        _fill(Index(connection), folder, report, progress)
+        for statement in INDEXES:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+        report.patients, report.studies, report.series, report.instances = (
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - a name of ours
+            for table in TABLES.values()
+        )
+    _sync(new)
+    # For a moment there is no index, which a crash would only make us build again; a new one with the log of the old one
+    # beside it would be damaged.
+    _remove_database(final)
+    new.replace(final)
+    _sync(folder)
+    return report
+
+
+def recover(index: Index, shelf: Shelf) -> None:
+    """Put in order what a crash left: files that the index may not know of, and files that were never whole.
+
+    A temporary file with a second name holds a whole instance. If the index has none with its UID, it gets that; if it has
+    another one, then that was not replaced any more, or this one was, and it goes.
+
+    Raises:
+        OSError: a file cannot be read or removed.
+        sqlite3.Error: the index cannot be written.
+    """
+    for temporary in Path(shelf.incoming).iterdir():
+        if temporary.stat().st_nlink > 1:
+            index.connection.execute("BEGIN IMMEDIATE")
+            _reconcile(index, shelf, temporary)
+            index.connection.execute("COMMIT")
+        temporary.unlink()
+
+
+def has_instances(folder: Path) -> bool:
+    """Tell whether there is any file that an index would be about."""
+    return next(_paths(folder), None) is not None
+
+
+# ---- reading the files
+
+
+def read_entry(folder: Path, path: str) -> Entry:
+    """Read what the index is to hold of a file below the folder.
+
+    Raises:
+        InvalidInstance: it is no whole instance.
+        DimseError: its UIDs contradict each other, or are none.
+        OSError: it cannot be read.
+    """
+    name = folder / path
+    instance = open_instance(name, check=False)
+    offset, syntax = instance.data_set_offset, instance.transfer_syntax_uid
+    with name.open("rb", buffering=0) as file:
+        header = read_header_of_file(file, offset, syntax, name=str(name))
+    return entry_of(
+        header, instance.sop_class_uid, instance.sop_instance_uid, StoredFile(path, syntax, offset, instance.size)
+    )
+
+
+def _fill(index: Index, folder: Path, report: Rebuilt, progress: Callable[[int], None] | None) -> None:
+    """Enter every file in an empty index."""
+    read = 0
+    for path, found in _read_all(folder):
+        if isinstance(found, str):
+            report.add_problem(path, found)
+        elif not index.insert(found):
+            _choose(index, folder, found, report)
+        read += 1
+        if progress is not None and read % _FILES_AT_ONCE == 0:
+            progress(read)
+    if progress is not None:
+        progress(read)
+
+
+def _choose(index: Index, folder: Path, entry: Entry, report: Rebuilt) -> None:
+    """Keep the newer one of two files with the same instance."""
+    other = index.find(entry.sop_instance_uid)
+    assert other is not None
+    older = other.path
+    if (folder / other.path).stat().st_mtime_ns > (folder / entry.file.path).stat().st_mtime_ns:
+        older = entry.file.path
+    else:
+        index.update(entry)
+    report.add_problem(older, f"holds the same instance as another file, which is newer: {entry.sop_instance_uid}")
+
+
+def _read_all(folder: Path) -> Iterator[tuple[str, Entry | str]]:
+    """Read all files in a few threads: their paths, each with what it holds, or with what is wrong with it."""
+    paths = _paths(folder)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="aiodicom-rebuild") as pool:
+        under_way: deque[Future[list[tuple[str, Entry | str]]]] = deque()
+        while True:
+            while len(under_way) < 2 * _THREADS and (some := list(islice(paths, _FILES_AT_ONCE))):
+                under_way.append(pool.submit(_read_some, folder, some))
+            if not under_way:
+                return
+            yield from under_way.popleft().result()
+
+
+def _read_some(folder: Path, paths: Iterable[str]) -> list[tuple[str, Entry | str]]:
+    return [(path, _read_or_say_why_not(folder, path)) for path in paths]
+
+
+def _read_or_say_why_not(folder: Path, path: str) -> Entry | str:
+    try:
+        path.encode()
+        return read_entry(folder, path)
+    except UnicodeEncodeError:
+        return "its name is no UTF-8"
+    except InvalidInstance as error:
+        return str(error).removeprefix(f"{folder / path}: ")
+    except DimseError as error:
+        return error.comment
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _paths(folder: Path, below: str = "") -> Iterator[str]:
+    """The files of an archive, relative to its folder: those of the index, and all that begin with a dot, left out."""
+    with os.scandir(folder / below) as entries:
+        inside = sorted(entries, key=lambda entry: entry.name)
+    for entry in inside:
+        path = f"{below}{entry.name}"
+        if entry.name.startswith(".") or (not below and entry.name.startswith(INDEX)):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _paths(folder, f"{path}/")
+        elif entry.is_file():
+            yield path
+
+
+def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> None:
+    """Let the index and the files agree about one with a second name."""
+    try:
+        entry = read_entry(temporary.parent, temporary.name)
+    except (DimseError, InvalidInstance):  # not of our making
+        return
+    uids = entry.study_instance_uid, entry.series_instance_uid, entry.sop_instance_uid
+    for path in names_like(path_of(*uids)):
+        name = Path(shelf.absolute(path))
+        if not name.exists():  # it had another name, from which it was replaced: that one stays
+            return
+        if name.samefile(temporary):
+            break
+    entry.file.path = path
+    known = index.find(entry.sop_instance_uid)
+    if known is None:
+        index.insert(entry)
+    elif known.path != path:
+        if Path(shelf.absolute(known.path)).exists():
+            name.unlink()
+        else:
+            index.update(entry)
+
+
+def _remove_database(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or a folder on the disk."""
+    if path.is_dir() and os.name == "nt":  # there, a folder cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,104 @@
+"""The archive as services that a server mounts: what each operation asks of it, by whom it may be asked (PS3.4)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+from aiodicom.archive.query import compile_query
+from aiodicom.archive.rights import Rights
+from aiodicom.dimse.commands import CEchoRQ
+from aiodicom.handlers import Service, storage_service
+from aiodicom.nodes import Node
+from aiodicom.operation import Conclusion, Operation
+from aiodicom.part10 import InstanceFile
+from aiodicom.query import MODELS, Model, QueryOptions
+from aiodicom.services.query import find_service
+from aiodicom.services.retrieve import get_service, move_service
+from aiodicom.uids import VERIFICATION
+from aiodicom.upper_layer.presentation import SupportedSyntax
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+OPTIONS: Final = QueryOptions(relational=True, combined_datetime=True, fuzzy_names=True, timezone=True)
+"""What the archive agrees to in extended negotiation (PS3.4 §C.5.1.1, §K.5.1)."""
+
+
+class Holdings(Protocol):
+    """What the services need of the archive."""
+
+    ae_title: str
+
+    async def store(self, operation: Operation) -> None:
+        """Keep the instance of a C-STORE."""
+
+    async def instances(self, identifier: Dataset, model: str, *, options: QueryOptions) -> list[InstanceFile]:
+        """Return the instances that a retrieval asks for."""
+
+    def rows(self, run: Callable[[sqlite3.Connection], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
+        """Yield what a query of the index finds."""
+
+
+def services_of(archive: Holdings, rights: Rights) -> Iterator[Service]:
+    """Yield the services: Storage, Query/Retrieve in every information model, the Modality Worklist.
+
+    Args:
+        archive: keeps, finds and retrieves.
+        rights: who may ask what; a node that may be sent to is a move destination.
+    """
+    performer = _Performer(archive, rights)
+    yield storage_service(performer.store)
+    if rights.limit_echo:
+        yield Service(CEchoRQ, performer.echo, {VERIFICATION: SupportedSyntax()})
+    for model in MODELS.values():
+        if model.levels and model.find:
+            yield find_service(partial(performer.find, model), model.name, options=OPTIONS)
+        if model.get:
+            yield get_service(partial(performer.retrieve, "get", model), model.name, options=OPTIONS)
+        if model.move:
+            yield move_service(
+                partial(performer.retrieve, "move", model),
+                performer.destination,
+                model.name,
+                ae_title=archive.ae_title,
+                options=OPTIONS,
+            )
+
+
+class _Performer:
+    """The handlers."""
+
+    def __init__(self, archive: Holdings, rights: Rights) -> None:
+        self._archive = archive
+        self._rights = rights
+
+    async def echo(self, operation: Operation) -> None:
+        self._rights.check(operation, "echo")
+
+    async def store(self, operation: Operation) -> None:
+        self._rights.check(operation, "store")
+        await self._archive.store(operation)
+
+    async def find(self, model: Model, operation: Operation) -> AsyncGenerator[Conclusion, None]:
+        self._rights.check(operation, "find")
+        query = compile_query(
+            operation.identifier, model, options=operation.options, retrieve_ae_title=self._archive.ae_title
+        )
+        async with aclosing(
+            self._archive.rows(partial(query.run, transfer_syntax_uid=operation.transfer_syntax_uid))
+        ) as rows:
+            async for row in rows:
+                yield Conclusion(query.status, data_set=row)
+
+    async def retrieve(self, right: str, model: Model, operation: Operation) -> list[InstanceFile]:
+        self._rights.check(operation, right)
+        return await self._archive.instances(operation.identifier, model.name, options=operation.options)
+
+    def destination(self, ae_title: str, operation: Operation, /) -> Node | None:
+        # Rights first: who may not move does not learn which nodes there are.
+        self._rights.check(operation, "move")
+        return None if ae_title == self._archive.ae_title else self._rights.node(ae_title)
