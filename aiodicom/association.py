@@ -549,8 +549,14 @@ class Association:
             AssociationError: the association ended.
             OperationTimeout: the peer has stopped reading.
         """
-        response = respond(operation.command, conclusion.status, **fields_of(conclusion))
-        await self._sender.send(operation.context.context_id, response, conclusion.data_set)
+        context_id, response = operation.context.context_id, operation.last_response
+        if conclusion.fields or conclusion.comment or response is None or response.status != conclusion.status:
+            response = respond(operation.command, conclusion.status, **fields_of(conclusion))
+        if conclusion.data_set is None:
+            await self._sender.send(context_id, response)
+        else:  # those of a C-FIND differ in nothing else
+            operation.last_response = response
+            await self._sender.send_among_many(context_id, response, conclusion.data_set)
 
     # What arrives.
 

@@ -235,6 +235,7 @@ class Operation:
         exchange: the association, as far as an operation may use it.
         is_cancelled: whether the peer has sent a C-CANCEL for it (PS3.7 §9.3.2.3).
         failure: why its data set could not be saved, if that was tried and failed.
+        last_response: the last response with a data set that was not the final one.
     """
 
     __slots__ = (
@@ -246,6 +247,7 @@ class Operation:
         "exchange",
         "failure",
         "is_cancelled",
+        "last_response",
         "peer",
     )
 
@@ -265,6 +267,7 @@ class Operation:
         self.exchange = exchange
         self.is_cancelled = False
         self.failure: DimseError | None = None
+        self.last_response: Response | None = None
         self._in_thread = in_thread
         self._identifier: Dataset | None = None
 

@@ -56,7 +56,7 @@ class Performer:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], Operation] = {}
-        self._answering: set[Operation] = set()  # those whose handler is done: too late to cancel
+        self._answering: set[Operation] = set()  # those whose handler is done
         self._too_many = False
         self._is_over = False
 
@@ -73,7 +73,7 @@ class Performer:
     def begin(self, operation: Operation, dispatch: Dispatch) -> None:
         """Perform an operation by what finds and runs its handler."""
         request = operation.command
-        if any(other.command.message_id == request.message_id for other in self._running.values()):
+        if any(self._is_outstanding(other, request.message_id) for other in self._running.values()):
             status: int | None = DUPLICATE_INVOCATION
         else:
             status = dispatch.status_at_once(operation)
@@ -91,10 +91,8 @@ class Performer:
     def cancel(self, message_id: int) -> None:
         """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
         for task, operation in self._running.items():
-            is_over = (
-                operation in self._answering or operation.is_cancelled
-            )  # what a handler does last is not cancelled
-            if operation.command.message_id == message_id and not is_over:
+            # What a handler does last, once it is cancelled, is not cancelled again.
+            if self._is_outstanding(operation, message_id) and not operation.is_cancelled:
                 operation.is_cancelled = True
                 task.cancel()
 
@@ -109,8 +107,12 @@ class Performer:
         for task in self._running:
             task.cancel()
 
+    def _is_outstanding(self, operation: Operation, message_id: int) -> bool:
+        # One that is being answered is not: the peer may have its answer before our task has ended.
+        return operation.command.message_id == message_id and operation not in self._answering
+
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._answering.discard(self._running.pop(task))
         if self._too_many and len(self._running) <= self._maximum:
             self._too_many = False
             self._resume()
@@ -132,8 +134,6 @@ class Performer:
             await self._sender.send(operation.context.context_id, response, conclusion.data_set)
         except (AssociationError, OperationTimeout, LocalProtocolError):
             return  # the association is over, or we are releasing it
-        finally:
-            self._answering.discard(operation)
 
     async def _conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
         """Run the handler; turn what it returns or raises into a status and an Error Comment."""

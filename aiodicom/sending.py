@@ -42,6 +42,7 @@ class Sender:
         self._lock = asyncio.Lock()
         self._awaiting_source: asyncio.Task[object] | None = None  # who sends a data set that comes in chunks
         self._error: AssociationError | None = None
+        self._last: tuple[Command | None, bool, bytes] = (None, False, b"")  # the last command set, encoded
 
     @property
     def is_ready(self) -> bool:
@@ -79,6 +80,20 @@ class Sender:
                     self._on_cut(f"a message was cut short: {type(error).__name__}")
                 raise
 
+    async def send_among_many(self, context_id: int, command: Command, data_set: bytes) -> None:
+        """Write a whole message, one of many small ones: it may wait for others, to go out in one write.
+
+        Raises:
+            AssociationError: the association ended before it was written.
+            OperationTimeout: the peer has stopped reading.
+        """
+        if not self.is_ready or len(data_set) > self._fragment_length:
+            await self.send(context_id, command, data_set)
+            return
+        pdvs = self._command_pdvs(context_id, command, has_data_set=True)
+        self._connection.upper_layer.send_pdata([*pdvs, PDV(context_id, False, True, data_set)])
+        self._connection.flush_soon(len(data_set))
+
     async def wait_until_quiet(self, timeout: float) -> None:
         """Wait until no message is being written.
 
@@ -107,7 +122,10 @@ class Sender:
 
     def _command_pdvs(self, context_id: int, command: Command, *, has_data_set: bool) -> list[PDV]:
         self._on_message(command)
-        encoded = encode_command(command, has_data_set=has_data_set)
+        last, last_had, encoded = self._last
+        if command is not last or has_data_set is not last_had:
+            encoded = encode_command(command, has_data_set=has_data_set)
+            self._last = command, has_data_set, encoded
         return list(fragment(context_id, encoded, self._fragment_length, is_command=True))
 
     async def _send_whole(self, context_id: int, batch: list[PDV], data_set: bytes | memoryview | None) -> None:

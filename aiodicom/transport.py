@@ -34,6 +34,9 @@ DISCARD_LIMIT: Final = 64 * 1024
 JOINED_WRITE: Final = 4096
 """Up to this many bytes it takes less time to copy them into one piece than to write several."""
 
+GATHERED_WRITE: Final = 64 * 1024
+"""Up to this many bytes of small messages wait for each other, until the event loop comes round, to go out in one write."""
+
 CLOSE_TIMEOUT: Final = 5.0
 """The length of ARTIM where it waits for the peer to close (Sta13), in seconds."""
 
@@ -97,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self._artim_starts = 0
         self._cut_off: asyncio.TimerHandle | None = None
         self._ended = False  # nothing more can be written
+        self._gathered = 0  # bytes that wait for `flush`
         self._discarded = 0
         self._holds = 0
         # Events only while somebody may wait for them: an idle connection has none.
@@ -180,6 +184,23 @@ class Connection(asyncio.BufferedProtocol):
             self._follow_artim()
         if upper_layer.must_close:
             self.close()
+
+    def flush_soon(self, length: int) -> None:
+        """Do so when the event loop comes round, or now where there is enough to write.
+
+        Args:
+            length: of the message that was given to the upper layer, in bytes.
+        """
+        if not self._gathered:
+            self._loop.call_soon(self._flush_gathered)
+        self._gathered += length
+        if self._gathered >= GATHERED_WRITE:
+            self.flush()
+            self._gathered = 1  # nothing, but the loop will look
+
+    def _flush_gathered(self) -> None:
+        self._gathered = 0
+        self.flush()
 
     @property
     def is_writable(self) -> bool:

@@ -1,4 +1,4 @@
-"""A script: an SCU by aiodicom, on uvloop: it stores, echoes, opens associations, and reports what that took."""
+"""A script: an SCU by aiodicom, on uvloop: it stores, echoes, finds and so on, and reports what that took."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import uvloop
 
 import aiodicom
 from aiodicom.uids import VERIFICATION
+from bench.archives import AE_TITLE, MOVE_AE_TITLE, RETURN_KEYS, move_port
 from bench.client import allow_many_sockets, reported
+from bench.objects import study_uid
 from bench.processes import LOOPBACK
 
+CT = "1.2.840.10008.5.1.4.1.1.2"
 AT_A_TIME = 64  # associations that are being opened at once
 
 
@@ -24,16 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-memory", action="store_true", help="read the instances before the clock starts")
     parser.add_argument("--associations", type=int, default=1, help="how many send at once, each all the instances")
-    parser.add_argument("operation", choices=["store", "echo", "open", "hold"])
+    parser.add_argument("operation", choices=["store", "echo", "open", "hold", "find-all", "get", "move"])
     parser.add_argument("port", type=int)
-    parser.add_argument("what", help="store: a folder; echo, open, hold: how many")
+    parser.add_argument("what", help="store, get, move: a folder; echo, open, hold, find-all: how many")
     arguments = parser.parse_args()
     allow_many_sockets()
     if arguments.operation == "store":
         paths = sorted(Path(arguments.what).iterdir())
         uvloop.run(store(arguments.port, paths, arguments.associations, in_memory=arguments.in_memory))
+    elif arguments.operation in ("get", "move"):
+        retrieve = get if arguments.operation == "get" else move
+        uvloop.run(retrieve(arguments.port, study_uid(next(Path(arguments.what).iterdir()))))
     else:
-        operations = {"echo": echo, "open": open_and_release, "hold": hold}
+        operations = {"echo": echo, "open": open_and_release, "hold": hold, "find-all": find_all}
         uvloop.run(operations[arguments.operation](arguments.port, int(arguments.what)))
 
 
@@ -80,6 +86,46 @@ async def hold(port: int, count: int) -> None:
         await _all(open_one() for _ in range(count))
     await asyncio.get_running_loop().run_in_executor(None, partial(sys.stdin.buffer.read, 1))
     await _all(association.abort() for association in associations)
+
+
+async def find_all(port: int, count: int) -> None:
+    """Ask for all studies until there are as many matches as wanted, and look at every value."""
+    keys = {keyword: None for _group, _number, keyword in RETURN_KEYS}
+    async with aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE) as association:
+        with reported():
+            while count > 0:
+                async for match in association.c_find(keys, level="study"):
+                    for element in match:
+                        assert element.value is not Ellipsis
+                    count -= 1
+
+
+async def get(port: int, study: str) -> None:
+    """Retrieve a study by C-GET, and forget it."""
+    contexts = aiodicom.contexts_to_retrieve([CT])
+    async with aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE, contexts=contexts) as association:
+        with reported():
+            async with association.c_get(StudyInstanceUID=study) as instances:
+                async for instance in instances:
+                    await _forget(instance)
+    assert instances.status == 0
+
+
+async def move(port: int, study: str) -> None:
+    """Retrieve a study by C-MOVE to a server in the same loop, and forget it."""
+    async with aiodicom.Server(MOVE_AE_TITLE, port=move_port(port)) as server:
+        server.on_c_store(_forget)
+        async with aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE) as association:
+            with reported():
+                async with association.c_move(StudyInstanceUID=study, destination=MOVE_AE_TITLE) as progress:
+                    async for _ in progress:
+                        pass
+    assert progress.status == 0
+
+
+async def _forget(operation: aiodicom.Operation) -> None:
+    async for _ in operation.stream():
+        pass
 
 
 def _read(path: Path) -> aiodicom.EncodedInstance:

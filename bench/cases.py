@@ -12,6 +12,8 @@ from bench.peers import (
     ClientKind,
     Job,
     ServerKind,
+    aiodicom_archive,
+    aiodicom_rows,
     aiodicom_scp,
     aiodicom_scu,
     dcmqrscp,
@@ -323,22 +325,36 @@ def _idle(scale: Scale) -> Case:
 
 def _find_all(scale: Scale) -> Case:
     studies, few = scale(10_000, 1000), 1000
+    job = Job("find-all", scale(4, 10) * studies, studies=studies)
     in_orthanc = Job("find-all", 2 * studies, studies=studies)
     in_dcmqrscp = Job("find-all", scale(40, 10) * DCMQRSCP_STUDIES, studies=DCMQRSCP_STUDIES)
     in_pynetdicom = Job("find-all", scale(2, 1) * few, studies=few)
+    rows = aiodicom_rows()
     servers = (
         (orthanc(tuned=True), in_orthanc),
         (dcmqrscp(tuned=True), in_dcmqrscp),
         (pynetdicom_find_scp(tuned=True), in_pynetdicom),
     )
+    of_rows, of_archive = Contender(raw_find(), rows, job), Contender(raw_find(), aiodicom_archive(), job)
+    datasets = Contender(aiodicom_scu(), rows, in_orthanc)
+    of_orthanc, of_dcmqrscp, of_pynetdicom = (Contender(raw_find(), server, its) for server, its in servers)
     return Case(
         "find-all",
         f"C-FIND, all of {studies:,} studies (dcmqrscp: {DCMQRSCP_STUDIES}, pynetdicom: {few:,} in memory)",
         "matches/s",
         (
-            *(Contender(raw_find(), server, job) for server, job in servers),
-            *(Contender(findscu(tuned=True), server, job) for server, job in servers[:2]),
-            *(Contender(pynetdicom_scu(tuned=True), server, job) for server, job in servers[1:]),
+            of_rows,
+            of_archive,
+            datasets,
+            *(of_orthanc, of_dcmqrscp, of_pynetdicom),
+            *(Contender(findscu(tuned=True), server, its) for server, its in servers[:2]),
+            *(Contender(pynetdicom_scu(tuned=True), server, its) for server, its in servers[1:]),
+        ),
+        (
+            Target("20,000 rows/s", of_rows, 20_000),
+            Target("20 × pynetdicom", of_rows, 20, of_pynetdicom),
+            Target("1,500 Datasets/s, every value decoded", datasets, 1500),
+            Target("archive: 5 × Orthanc", of_archive, 5, of_orthanc),
         ),
     )
 
@@ -346,38 +362,38 @@ def _find_all(scale: Scale) -> Case:
 def _find(scale: Scale, what: Literal["some", "one"]) -> Case:
     studies = scale(10_000, 1000)
     count = scale(1000, 200) * (1 if what == "one" else 10)
+    job = Job(f"find-{what}", count, studies=studies)
+    ours = Contender(raw_find(), aiodicom_archive(), job)
+    of_orthanc = Contender(raw_find(), orthanc(tuned=True), job)
+    of_dcmqrscp = Contender(raw_find(), dcmqrscp(tuned=True), Job(f"find-{what}", count, studies=DCMQRSCP_STUDIES))
     return Case(
         f"find-{what}",
         f"C-FIND, {1 if what == 'one' else 100} of {studies:,} studies (dcmqrscp: {DCMQRSCP_STUDIES})",
         "matches/s",
-        (
-            Contender(raw_find(), orthanc(tuned=True), Job(f"find-{what}", count, studies=studies)),
-            Contender(raw_find(), dcmqrscp(tuned=True), Job(f"find-{what}", count, studies=DCMQRSCP_STUDIES)),
-        ),
+        (ours, of_orthanc, of_dcmqrscp),
+        (Target("archive: 5 × Orthanc", ours, 5, of_orthanc),),
     )
 
 
 def _get(scale: Scale) -> Case:
-    job = Job("get", scale(2000, 500), Kind.SMALL)
-    return Case(
-        "get",
-        "39 KB, C-GET of a study, discarded",
-        "objects/s",
-        (
-            Contender(getscu(tuned=True), dcmqrscp(tuned=True), job),
-            Contender(getscu(tuned=True), orthanc(tuned=True), job),
-        ),
-    )
+    return _retrieve("get", "C-GET", getscu(tuned=True), scale(2000, 500))
 
 
 def _move(scale: Scale) -> Case:
-    job = Job("move", scale(2000, 500), Kind.SMALL)
+    return _retrieve("move", "C-MOVE", movescu(tuned=True), scale(2000, 500))
+
+
+def _retrieve(operation: Literal["get", "move"], service: str, dcmtk: ClientKind, count: int) -> Case:
+    job, archive = Job(operation, count, Kind.SMALL), aiodicom_archive()
+    ours, store = Contender(aiodicom_scu(), archive, job), Contender(aiodicom_scu(), aiodicom_scp(), _small(count))
     return Case(
-        "move",
-        "39 KB, C-MOVE of a study, discarded",
+        operation,
+        f"39 KB, {service} of a study, discarded",
         "objects/s",
         (
-            Contender(movescu(tuned=True), dcmqrscp(tuned=True), job),
-            Contender(movescu(tuned=True), orthanc(tuned=True), job),
+            ours,
+            store,
+            *(Contender(dcmtk, server, job) for server in (archive, dcmqrscp(tuned=True), orthanc(tuned=True))),
         ),
+        (Target("0.8 × our C-STORE", ours, 0.8, store),),
     )

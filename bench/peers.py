@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from bench.aiodicom_archive import prepare
 from bench.archives import (
     AE_TITLE,
     MOVE_AE_TITLE,
@@ -116,6 +117,24 @@ def _words(name: str, *words: str) -> str:
 def aiodicom_scp(*, keeps: bool = False) -> ServerKind:
     """Return our SCP."""
     return ServerKind("aiodicom", partial(_python_scp, "aiodicom_scp", (), keeps), keeps=keeps)
+
+
+def aiodicom_archive() -> ServerKind:
+    """Return our embedded archive."""
+
+    def command(port: int, folder: Path) -> Command:
+        return _python("aiodicom_archive", "--archive", own_folder(folder), port)
+
+    return ServerKind("aiodicom archive", command, prepare=prepare)
+
+
+def aiodicom_rows() -> ServerKind:
+    """Return our SCP of C-FIND with rows of the studies in memory."""
+
+    def command(port: int, folder: Path) -> Command:
+        return _python("aiodicom_archive", "--rows", own_folder(folder), port)
+
+    return ServerKind("aiodicom rows", command, prepare=_link)
 
 
 def pynetdicom_scp(*, tuned: bool, keeps: bool = False, chunked: bool = False) -> ServerKind:
