@@ -77,6 +77,8 @@ class _Job:
             failure = RuntimeError("a function in a worker thread raised StopIteration")
         if self.last_word is not None:
             self.last_word.set_result(None)
+        elif self.future.cancelled():
+            pass  # its caller is about to hear of that, and then that it has ended
         elif failure is not None:
             self.future.set_exception(failure)
         else:

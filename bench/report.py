@@ -26,12 +26,12 @@ UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 def markdown(results: Sequence[Result], *, cores: Cores, rounds: int) -> str:
     """Return the tables: every contender of every case, and every target."""
     lines = [f"{datetime.now(UTC):%Y-%m-%d}, {rounds} rounds. {machine(cores)}", ""]
-    lines += _table(
+    lines += table(
         ("case", "SCU → SCP", "median rate (range)", "CPU each, SCU / SCP", "memory SCU / SCP: peak (added)"),
         (row for result in results for row in _outcome_rows(result)),
     )
     lines.append("")
-    lines += _table(
+    lines += table(
         ("case", "target", "reached", "", "by CPU"),
         (
             (result.case.title, target.words, *_verdict(target, result.reached(target)), _by_cpu(result, target))
@@ -111,7 +111,8 @@ def _said_version(program: str) -> str:
     return found[1] if found else "of unknown version"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
     for row in (head, ["---"] * len(head), *rows):
         yield f"| {' | '.join(row)} |"
 
