@@ -1,6 +1,6 @@
 """The embedded archive: instances as PS3.10 files, an index of them in SQLite, and queries of it (PS3.4 §C.6)."""
 
 from aiodicom.archive.archive import Archive
-from aiodicom.archive.rebuild import Rebuilt, rebuild
+from aiodicom.archive.rebuilding import Rebuilt, rebuild
 
 __all__ = ["Archive", "Rebuilt", "rebuild"]

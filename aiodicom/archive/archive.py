@@ -12,19 +12,20 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar, cast
 
 from anyio import CancelScope
 
 from aiodicom.archive.header import MAXIMUM_ELEMENTS
 from aiodicom.archive.index import Index, Readers, open_index
 from aiodicom.archive.query import compile_query, compile_retrieval
-from aiodicom.archive.rebuild import INDEX, Rebuilt, has_instances, locked, make_index, recover
+from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, locked, make_index, recover
 from aiodicom.archive.rights import UNKNOWN_MAY, Rights
 from aiodicom.archive.services import services_of
 from aiodicom.archive.shelf import Shelf
 from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
-from aiodicom.archive.writer import GroupCommit
+from aiodicom.archive.worklist import Imported, add_item, import_folder, remove_item
+from aiodicom.archive.writer import GroupCommit, Writing
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
 from aiodicom.handlers import Service
 from aiodicom.nodes import Node
@@ -334,6 +335,46 @@ class Archive:
         with CancelScope(shield=True):
             for job in jobs:
                 await self._workers(job.discard)
+
+    # The worklist (PS3.4 Annex K).
+
+    async def schedule(self, item: Dataset) -> None:
+        """Add a worklist item, each of its Scheduled Procedure Steps; a step that is there already is replaced.
+
+        Args:
+            item: as it is to be answered, with its Scheduled Procedure Step Sequence (0040,0100).
+
+        Raises:
+            InvalidInstance: it has no such sequence, or cannot be encoded.
+            DimseError: 0xA700 where the index cannot be written.
+        """
+        await self._written(partial(add_item, item=item))
+
+    async def unschedule(self, study_instance_uid: str, step_id: str) -> bool:
+        """Remove a step from the worklist by Study Instance UID and Scheduled Procedure Step ID; tell whether it was there.
+
+        Raises:
+            DimseError: 0xA700 where the index cannot be written.
+        """
+        return await self._written(lambda connection: remove_item(connection, study_instance_uid, step_id))
+
+    async def import_worklist(self, folder: str | os.PathLike[str]) -> Imported:
+        """Add the worklist files of a folder, as DCMTK's wlmscpfs and Orthanc have them: `*.wl` and `*.dcm`.
+
+        Raises:
+            DimseError: 0xA700 where the index cannot be written.
+            OSError: the folder cannot be read.
+        """
+        return await self._written(partial(import_folder, folder=folder))
+
+    async def _written(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        writer, _ = await self._opened()
+        job = Writing(write)
+        try:
+            await writer.do(job)
+        except (ArchiveError, sqlite3.Error) as error:
+            raise DimseError(OUT_OF_RESOURCES, "The archive cannot be written") from error
+        return cast("T", job.result)
 
     # Asking for them.
 

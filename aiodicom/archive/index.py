@@ -19,6 +19,7 @@ from aiodicom.archive.attributes import ATTRIBUTES, of_level
 from aiodicom.archive.header import Header
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, create, folded
+from aiodicom.archive.worklist import create_worklist
 from aiodicom.errors import ArchiveError
 from aiodicom.query import Level
 from aiodicom.services.matching import fold_name
@@ -26,7 +27,7 @@ from aiodicom.services.matching import fold_name
 __all__ = ["Entry", "Index", "Readers", "StoredFile", "open_index"]
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds that another process may hold the database
-_CACHE_KIB: Final = 64 * 1024  # of the connection that writes: the inner pages of the indexes of millions of instances
+_CACHE_KIB: Final = 16 * 1024  # of the connection that writes
 _LOG_KEPT: Final = 64 * 1024 * 1024  # bytes of the write-ahead log that stay after a checkpoint
 _SERIES_REMEMBERED: Final = 10_000
 _IDLE_READERS: Final = 8
@@ -81,6 +82,7 @@ def open_index(path: Path, *, sync: bool = True) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         create(connection, sync=sync, indexes=INDEXES)
+        create_worklist(connection)
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
     except sqlite3.Error as error:

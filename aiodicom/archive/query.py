@@ -42,7 +42,16 @@ from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["INDEXES", "Query", "Retrieval", "compile_query", "compile_retrieval"]
+__all__ = [
+    "INDEXES",
+    "Query",
+    "Retrieval",
+    "character_set_of",
+    "checked_text",
+    "compile_query",
+    "compile_retrieval",
+    "encode_answer",
+]
 
 INDEXES: Final = (
     "CREATE INDEX patients_by_name ON patients (PatientName_folded)",
@@ -129,7 +138,7 @@ def compile_query(
     if not options.relational:
         for above in model.levels[: model.levels.index(level)]:
             _single_value(identifier, above, level)
-    statement = _Statement(level, options, _checked_text(identifier, TIMEZONE_OFFSET_FROM_UTC))
+    statement = _Statement(level, options, checked_text(identifier, TIMEZONE_OFFSET_FROM_UTC))
     answers: dict[int, str] = {}
     constants = {QUERY_RETRIEVE_LEVEL: level.value, RETRIEVE_AE_TITLE: retrieve_ae_title}
     keys: dict[str, str | _Items] = {}
@@ -139,7 +148,7 @@ def compile_query(
         if tag == INSTANCE_AVAILABILITY:
             constants[tag] = "ONLINE"
         elif keyword in _LEVEL_OF:
-            keys[keyword] = _item_keys(identifier, tag) if vr_of(tag) == "SQ" else _checked_text(identifier, tag)
+            keys[keyword] = _item_keys(identifier, tag) if vr_of(tag) == "SQ" else checked_text(identifier, tag)
             if _LEVEL_OF[keyword] in _to(level):
                 answers[tag] = statement.answer(keyword)
             else:
@@ -156,7 +165,7 @@ def compile_query(
         constants,
         requested if isinstance(requested, list) else [],
         options.fuzzy_names,
-        "\\".join(_character_sets(identifier)),
+        character_set_of(identifier),
     )
 
 
@@ -208,15 +217,7 @@ class Query:
             row[_REQUEST_ATTRIBUTES_TAG] = matching_items(self.requested, stored, fuzzy_names=self.fuzzy_names)
         if not row.get(TIMEZONE_OFFSET_FROM_UTC, True):
             del row[TIMEZONE_OFFSET_FROM_UTC]  # it shall not be empty
-        row.update(self.constants)
-        if self.character_set:
-            with suppress(InvalidInstance):
-                return encode_row({**row, SPECIFIC_CHARACTER_SET: self.character_set}, transfer_syntax_uid)
-        try:
-            return encode_row(row, transfer_syntax_uid)
-        except InvalidInstance as error:
-            _log.warning("a match is answered without an attribute that no answer can hold: %s", error)
-            return encode_row(_encodable(row), transfer_syntax_uid)
+        return encode_answer({**row, **self.constants}, self.character_set, transfer_syntax_uid)
 
 
 def compile_retrieval(identifier: Dataset, model: Model, *, options: QueryOptions = NO_OPTIONS) -> Retrieval:
@@ -246,7 +247,7 @@ def compile_retrieval(identifier: Dataset, model: Model, *, options: QueryOption
             raise DimseError(_DOES_NOT_MATCH_SOP_CLASS, f"{keyword[:30]} is no unique key of this retrieval")
         of = allowed[keyword]
         single = of is not level or of is Level.PATIENT
-        keys[keyword] = _single_value(identifier, of, level) if single else _checked_text(identifier, tag)
+        keys[keyword] = _single_value(identifier, of, level) if single else checked_text(identifier, tag)
     for each in (level, *(() if options.relational else above)):
         if unique_key(each) not in keys:
             raise DimseError(
@@ -290,7 +291,7 @@ class Retrieval:
 
 
 def _level_of(identifier: Dataset, model: Model) -> Level:
-    said = _checked_text(identifier, QUERY_RETRIEVE_LEVEL)
+    said = checked_text(identifier, QUERY_RETRIEVE_LEVEL)
     if not said:
         raise DimseError(_DOES_NOT_MATCH_SOP_CLASS, "Query/Retrieve Level (0008,0052) is missing")
     if said not in model.levels:
@@ -301,7 +302,7 @@ def _level_of(identifier: Dataset, model: Model) -> Level:
 def _single_value(identifier: Dataset, of: Level, level: Level) -> str:
     """The one value of the unique key of a level."""
     keyword = unique_key(of)
-    text = _checked_text(identifier, tag_for_keyword(keyword) or 0)
+    text = checked_text(identifier, tag_for_keyword(keyword) or 0)
     if len([value for value in text.split("\\") if value]) != 1 or (
         of is Level.PATIENT and not {"*", "?"}.isdisjoint(text)
     ):
@@ -309,7 +310,12 @@ def _single_value(identifier: Dataset, of: Level, level: Level) -> str:
     return text
 
 
-def _checked_text(identifier: Dataset, tag: int) -> str:
+def checked_text(identifier: Dataset, tag: int) -> str:
+    """Return the text of a key.
+
+    Raises:
+        DimseError: 0xC000 where it cannot be decoded, or has too many or too long values.
+    """
     try:
         text = text_of(identifier, tag)
     except InvalidInstance as error:
@@ -324,18 +330,37 @@ def _checked_text(identifier: Dataset, tag: int) -> str:
 
 def _item_keys(identifier: Dataset, tag: int) -> _Items:
     return [
-        {keyword_for_tag(each): _checked_text(item, each) for each in keys_of(item) if vr_of(each) != "SQ"}
+        {keyword_for_tag(each): checked_text(item, each) for each in keys_of(item) if vr_of(each) != "SQ"}
         for item in items_of(identifier, tag)
     ]
 
 
 def _has_value(identifier: Dataset, tag: int) -> bool:
-    return bool(items_of(identifier, tag) if vr_of(tag) == "SQ" else _checked_text(identifier, tag))
+    return bool(items_of(identifier, tag) if vr_of(tag) == "SQ" else checked_text(identifier, tag))
 
 
-def _character_sets(identifier: Dataset) -> list[str]:
-    terms = values_of("CS", text_of(identifier, SPECIFIC_CHARACTER_SET, errors="replace"))
-    return terms if any(terms) and character_set("\\".join(terms)) is not None else []
+def character_set_of(identifier: Dataset) -> str:
+    """Return the Specific Character Set (0008,0005) of an identifier; '' where it has none that is known."""
+    text = text_of(identifier, SPECIFIC_CHARACTER_SET, errors="replace")
+    return text if text and character_set(text) is not None else ""
+
+
+def encode_answer(row: Mapping[int, object], character_set: str, transfer_syntax_uid: str) -> bytes:
+    """Return an answer encoded: in the character set of the request if that can hold it, else in UTF-8.
+
+    Args:
+        row: the attributes by tag.
+        character_set: Specific Character Set (0008,0005) of the request; empty where it has none that is known.
+        transfer_syntax_uid: one of `aiodicom.dataset.UNCOMPRESSED`.
+    """
+    if character_set:
+        with suppress(InvalidInstance):
+            return encode_row({**row, SPECIFIC_CHARACTER_SET: character_set}, transfer_syntax_uid)
+    try:
+        return encode_row(row, transfer_syntax_uid)
+    except InvalidInstance as error:
+        _log.warning("a match is answered without an attribute that no answer can hold: %s", error)
+        return encode_row(_encodable(row), transfer_syntax_uid)
 
 
 def _encodable(row: Mapping[int, object]) -> dict[int, object]:

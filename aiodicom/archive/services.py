@@ -8,8 +8,9 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from aiodicom.archive.query import compile_query
+from aiodicom.archive.query import Query, compile_query
 from aiodicom.archive.rights import Rights
+from aiodicom.archive.worklist import WorklistQuery, compile_worklist_query
 from aiodicom.dimse.commands import CEchoRQ
 from aiodicom.handlers import Service, storage_service
 from aiodicom.nodes import Node
@@ -54,6 +55,7 @@ def services_of(archive: Holdings, rights: Rights) -> Iterator[Service]:
     yield storage_service(performer.store)
     if rights.limit_echo:
         yield Service(CEchoRQ, performer.echo, {VERIFICATION: SupportedSyntax()})
+    yield find_service(performer.find_steps, "worklist", options=OPTIONS)
     for model in MODELS.values():
         if model.levels and model.find:
             yield find_service(partial(performer.find, model), model.name, options=OPTIONS)
@@ -83,14 +85,20 @@ class _Performer:
         self._rights.check(operation, "store")
         await self._archive.store(operation)
 
-    async def find(self, model: Model, operation: Operation) -> AsyncGenerator[Conclusion, None]:
+    def find(self, model: Model, operation: Operation) -> AsyncGenerator[Conclusion, None]:
         self._rights.check(operation, "find")
         query = compile_query(
             operation.identifier, model, options=operation.options, retrieve_ae_title=self._archive.ae_title
         )
-        async with aclosing(
-            self._archive.rows(partial(query.run, transfer_syntax_uid=operation.transfer_syntax_uid))
-        ) as rows:
+        return self._answers(query, operation)
+
+    def find_steps(self, operation: Operation) -> AsyncGenerator[Conclusion, None]:
+        self._rights.check(operation, "find")
+        return self._answers(compile_worklist_query(operation.identifier, options=operation.options), operation)
+
+    async def _answers(self, query: Query | WorklistQuery, operation: Operation) -> AsyncGenerator[Conclusion, None]:
+        run = partial(query.run, transfer_syntax_uid=operation.transfer_syntax_uid)
+        async with aclosing(self._archive.rows(run)) as rows:
             async for row in rows:
                 yield Conclusion(query.status, data_set=row)
 

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from aiodicom.archive.index import Index
 from aiodicom.errors import ArchiveError, DimseError
 
-__all__ = ["COMMITTED_AT_ONCE", "GroupCommit", "Job"]
+__all__ = ["COMMITTED_AT_ONCE", "GroupCommit", "Job", "Writing"]
+
+T = TypeVar("T")
 
 COMMITTED_AT_ONCE: Final = 512
 """How many jobs share a transaction at most."""
@@ -63,6 +65,23 @@ class _Waiter(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
+
+
+class Writing(Job, Generic[T]):
+    """A job that writes rows alone.
+
+    Attributes:
+        result: what came of it, once it is done.
+    """
+
+    def __init__(self, write: Callable[[sqlite3.Connection], T]) -> None:
+        super().__init__()
+        self._write = write
+        self.result: T | None = None
+
+    def perform(self, index: Index) -> None:
+        """Write them."""
+        self.result = self._write(index.connection)
 
 
 class GroupCommit:

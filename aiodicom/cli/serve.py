@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
@@ -70,6 +71,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
         default="keep",
         help="an instance that comes again with other content is refused, or takes the place of the first (%(default)s)",
     )
+    parser.add_argument(
+        "--worklist", metavar="DIR", type=Path, help="answer from the worklist files in this folder, too"
+    )
     parser.add_argument("--no-sync", action="store_true", help="answer before what came is safe from a loss of power")
     parser.add_argument("--require-called-aet", action="store_true", help="reject who asks for another AE title")
     parser.add_argument(
@@ -96,6 +100,8 @@ async def run(options: Namespace) -> ExitCode:
     )
     try:
         await archive.open()
+        if options.worklist is not None:
+            await _take_worklist(archive, options.worklist)
     except OSError as error:
         complain(f"cannot keep files in {options.storage}: {error.strerror}")
         return ExitCode.CANNOT_USE_FOLDER
@@ -113,6 +119,17 @@ async def run(options: Namespace) -> ExitCode:
     finally:
         await archive.close()
     return ExitCode.INTERRUPTED if ending.aborted else ExitCode.OK
+
+
+async def _take_worklist(archive: Archive, folder: Path) -> None:
+    """Take over the worklist files of a folder, and say what is wrong with the others."""
+    try:
+        imported = await archive.import_worklist(folder)
+    except OSError as error:
+        raise ArchiveError(f"{folder}: the worklist files cannot be read: {error.strerror}") from None
+    _log.info("%s scheduled by the files in %s", amount(len(imported.steps), "procedure step"), folder)
+    for path, reason in imported.problems:
+        _log.warning("%s is not in the worklist: %s", path, reason)
 
 
 def _server(options: Namespace, archive: Archive) -> Server:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from aiodicom.dataset import SPECIFIC_CHARACTER_SET
 from aiodicom.errors import InvalidInstance
 from aiodicom.query import NO_OPTIONS, QueryOptions
-from aiodicom.rows import as_text
+from aiodicom.rows import INTERNATIONAL, as_text
 from aiodicom.services.matchers import (
     Matcher,
     combined,
@@ -34,8 +34,7 @@ _Condition: TypeAlias = "Callable[[Dataset, str], bool]"  # of a data set, and o
 QUERY_RETRIEVE_LEVEL: Final = 0x00080052
 TIMEZONE_OFFSET_FROM_UTC: Final = 0x00080201
 
-_INTERNATIONAL: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
-_TEXT: Final = _INTERNATIONAL | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
+_TEXT: Final = INTERNATIONAL | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
 # A birthday is one wherever the patient is: Patient's Birth Date, and Time.
 IN_NO_ZONE: Final = frozenset((0x00100030, 0x00100032))
 
@@ -121,6 +120,9 @@ class Keys:
 
         zone = self._zone_of(dataset) if zone is None else zone
         found = Dataset()
+        # Elements are handed on as they are: what nobody looks at is not parsed.
+        implicit, little = dataset.original_encoding
+        found.set_original_encoding(implicit, little, dataset.original_character_set)
         for tag in (SPECIFIC_CHARACTER_SET, *keys_of(self._identifier)):
             if tag == QUERY_RETRIEVE_LEVEL:
                 found[tag] = self._identifier[tag]
@@ -128,7 +130,7 @@ class Keys:
                 items = [keys.answer(item, zone=zone) for item, keys in self._matching_items(tag, dataset, zone)]
                 found[tag] = DataElement(tag, "SQ", items)
             elif tag in dataset:
-                found[tag] = dataset[tag]
+                found[tag] = dataset.get_item(tag)
             elif tag not in (SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC):  # these shall not be empty
                 found[tag] = DataElement(tag, vr_of(tag), [] if vr_of(tag) == "SQ" else None)
         return found
@@ -272,7 +274,7 @@ def text_of(dataset: Dataset, tag: int, *, errors: Literal["strict", "replace"] 
 
 
 def _decoded(value: bytes, vr: str, character_set: str | Sequence[str], errors: str) -> str:
-    if vr not in _INTERNATIONAL:
+    if vr not in INTERNATIONAL:
         return value.decode("latin-1")
     encodings = [character_set] if isinstance(character_set, str) else list(character_set)
     if b"\x1b" not in value:

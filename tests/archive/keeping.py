@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from aiodicom import EncodedInstance
 from aiodicom.archive import Archive
-from aiodicom.archive.rebuild import INDEX
+from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.shelf import INCOMING
 from aiodicom.dataset import encode_data_set
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN

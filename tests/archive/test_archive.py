@@ -17,7 +17,7 @@ from pydicom.filereader import read_dataset
 
 from aiodicom.archive import Archive
 from aiodicom.archive.archive import FIRST_ROWS, ROWS_AT_ONCE
-from aiodicom.archive.rebuild import INDEX
+from aiodicom.archive.rebuilding import INDEX
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
 from aiodicom.part10 import open_instance
 from aiodicom.query import QueryOptions

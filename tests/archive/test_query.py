@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections import Counter
@@ -16,46 +15,25 @@ import pytest
 from pydicom.dataset import Dataset
 
 from aiodicom.archive.attributes import ATTRIBUTES
-from aiodicom.archive.header import read_header
-from aiodicom.archive.index import Entry, Index, StoredFile, open_index
-from aiodicom.archive.query import INDEXES, Query, compile_query, compile_retrieval
+from aiodicom.archive.index import Index, open_index
+from aiodicom.archive.query import Query, compile_query, compile_retrieval
 from aiodicom.archive.schema import TABLES
 from aiodicom.dataset import decode_data_set, encode_data_set
 from aiodicom.errors import DimseError
 from aiodicom.query import MODELS, Level, QueryOptions
 from aiodicom.rows import Row, encode_row
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
+from tests.archive.indexed import RELATIONAL, Keys, identifier, store, world_in_index
 from tests.peers import queries
 from tests.peers.asking import answers_of, identifier_of, normalized
-from tests.studies import PATIENTS, STUDIES, instances_of, uid_of, world
+from tests.studies import PATIENTS, STUDIES, uid_of, world
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-
-Keys = Mapping[str, Any]
-
-RELATIONAL: Final = QueryOptions(relational=True)
-
-
-def add_indexes(connection: sqlite3.Connection) -> None:
-    for statement in INDEXES:
-        connection.execute(statement.replace("INDEX", "INDEX IF NOT EXISTS", 1))
-
-
-def store(index: Index, instances: Mapping[str, Dataset]) -> None:
-    for label, instance in instances.items():
-        data = encode_data_set(instance, instance.file_meta.TransferSyntaxUID)
-        header = read_header(data, instance.file_meta.TransferSyntaxUID)
-        file = StoredFile(f"{label}.dcm", instance.file_meta.TransferSyntaxUID, 300, 300 + len(data))
-        study, series, sop = (str(instance.get(f"{each}InstanceUID", "")) for each in ("Study", "Series", "SOP"))
-        assert index.insert(Entry(header, study, series, sop, file))
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    """The studies of tests/studies.py."""
-    with closing(open_index(tmp_path_factory.mktemp("archive") / "index", sync=False)) as connection:
-        add_indexes(connection)
-        store(Index(connection), world())
+    with world_in_index(tmp_path_factory.mktemp("archive") / "index") as connection:
         yield connection
 
 
@@ -80,14 +58,7 @@ class Small:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Small]:
     with closing(open_index(tmp_path / "index", sync=False)) as connection:
-        add_indexes(connection)
         yield Small(connection)
-
-
-def identifier(level: str = "STUDY", **keys: Any) -> Dataset:  # noqa: ANN401
-    """As it comes from a peer."""
-    data = encode_row({"QueryRetrieveLevel": level, **keys}, EXPLICIT_VR_LITTLE_ENDIAN)
-    return decode_data_set(data, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 def compiled(
@@ -528,135 +499,3 @@ def test_the_usual_queries_read_no_whole_table(archive: sqlite3.Connection, leve
     few = "patients_by_compound_name"  # all the names in it are asked, and they are few
     tables = "|".join(TABLES.values())
     assert not [step for step in steps if re.match(f"SCAN ({tables})", step) and few not in step], steps
-
-
-# ---- retrieval
-
-
-def retrieved(connection: sqlite3.Connection, level: str, model: str = "study", **keys: Any) -> set[str]:  # noqa: ANN401
-    retrieval = compile_retrieval(identifier(level, **keys), MODELS[model])
-    return {path.removesuffix(".dcm") for path, *_ in retrieval.run(connection)}
-
-
-@pytest.mark.parametrize(
-    ("level", "model", "keys", "labels"),
-    [
-        ("PATIENT", "patient", {"PatientID": "1001"}, ["jane", "jane-caps"]),
-        ("PATIENT", "patient-study", {"PatientID": "M-2"}, ["mueller"]),
-        ("STUDY", "study", {"StudyInstanceUID": uid_of("odd/plain")}, ["odd/plain"]),
-        (
-            "STUDY",
-            "study",
-            {"StudyInstanceUID": [uid_of("odd/plain"), uid_of("jane/chest"), "1.2"]},
-            ["odd/plain", "jane/chest"],
-        ),
-        ("STUDY", "study", {"StudyInstanceUID": uid_of("odd/plain"), "PatientID": "abc/7%_"}, ["odd/plain"]),
-        ("STUDY", "study", {"StudyInstanceUID": uid_of("odd/plain"), "PatientID": "1001"}, []),
-        ("STUDY", "study", {"StudyInstanceUID": uid_of("odd/plain"), "PatientName": ""}, ["odd/plain"]),
-        ("STUDY", "patient", {"PatientID": "abc/7%_", "StudyInstanceUID": uid_of("odd/plain")}, ["odd/plain"]),
-        (
-            "SERIES",
-            "study",
-            {"StudyInstanceUID": uid_of("jane/chest"), "SeriesInstanceUID": uid_of("jane/chest/2")},
-            ["jane/chest/2"],
-        ),
-        ("SERIES", "study", {"StudyInstanceUID": "1.2", "SeriesInstanceUID": uid_of("jane/chest/2")}, []),
-        (
-            "IMAGE",
-            "study",
-            {
-                "StudyInstanceUID": uid_of("jane/chest"),
-                "SeriesInstanceUID": uid_of("jane/chest/1"),
-                "SOPInstanceUID": [uid_of("jane/chest/1/2"), uid_of("jane/chest/1/4"), uid_of("jane/chest/2/1")],
-            },
-            ["jane/chest/1/2", "jane/chest/1/4"],
-        ),
-        ("IMAGE", "composite", {"SOPInstanceUID": [uid_of("odd/plain/1/1")]}, ["odd/plain/1/1"]),
-        ("IMAGE", "no-bulk-data", {"SOPInstanceUID": uid_of("odd/plain/1/1")}, ["odd/plain/1/1"]),
-    ],
-)
-def test_what_is_retrieved(archive: sqlite3.Connection, level: str, model: str, keys: Keys, labels: list[str]) -> None:
-    expected = {name for name in world() if any(f"{name}/".startswith(f"{label}/") for label in labels)}
-    assert retrieved(archive, level, model, **keys) == expected
-
-
-def test_what_is_known_of_an_instance_to_send(archive: sqlite3.Connection) -> None:
-    label = "odd/plain/1/1"
-    [instance] = instances_of(label)
-    retrieval = compile_retrieval(identifier("IMAGE", SOPInstanceUID=uid_of(label)), MODELS["composite"])
-    [(path, sop_class, uid, syntax, offset, size)] = retrieval.run(archive)
-    assert (path, uid, offset) == (f"{label}.dcm", uid_of(label), 300)
-    assert (sop_class, syntax) == (instance.SOPClassUID, instance.file_meta.TransferSyntaxUID)
-    assert size > offset
-
-
-def test_relational_retrieval_needs_no_keys_above(archive: sqlite3.Connection) -> None:
-    keys = {"SeriesInstanceUID": [uid_of("jane/chest/2"), uid_of("odd/plain/2")]}
-    retrieval = compile_retrieval(identifier("SERIES", **keys), MODELS["study"], options=RELATIONAL)
-    assert {path for path, *_ in retrieval.run(archive)} == {"jane/chest/2/1.dcm", "odd/plain/2/1.dcm"}
-
-
-@pytest.mark.parametrize(
-    ("level", "model", "keys", "status", "comment"),
-    [
-        ("", "study", {}, 0xA900, "Query/Retrieve Level (0008,0052) is missing"),
-        ("PATIENT", "study", {"PatientID": "1"}, 0xA900, "Query/Retrieve Level is none of STUDY, SERIES, IMAGE"),
-        ("STUDY", "composite", {"StudyInstanceUID": "1"}, 0xA900, "Query/Retrieve Level is none of IMAGE"),
-        ("STUDY", "study", {}, 0xA900, "StudyInstanceUID is missing in a retrieval at level STUDY"),
-        (
-            "STUDY",
-            "study",
-            {"StudyInstanceUID": ""},
-            0xA900,
-            "StudyInstanceUID is missing in a retrieval at level STUDY",
-        ),
-        ("PATIENT", "patient", {"PatientID": ["1", "2"]}, 0xA900, "one PatientID is needed at level PATIENT"),
-        ("PATIENT", "patient", {"PatientID": "*1"}, 0xA900, "one PatientID is needed at level PATIENT"),
-        ("PATIENT", "patient", {"PatientID": "*"}, 0xA900, "one PatientID is needed at level PATIENT"),
-        ("STUDY", "patient", {"StudyInstanceUID": "1"}, 0xA900, "PatientID is missing in a retrieval at level STUDY"),
-        (
-            "SERIES",
-            "study",
-            {"SeriesInstanceUID": "1"},
-            0xA900,
-            "StudyInstanceUID is missing in a retrieval at level SERIES",
-        ),
-        (
-            "SERIES",
-            "study",
-            {"StudyInstanceUID": ["1", "2"], "SeriesInstanceUID": "1"},
-            0xA900,
-            "one StudyInstanceUID is needed at level SERIES",
-        ),
-        (
-            "STUDY",
-            "study",
-            {"StudyInstanceUID": "1", "PatientName": "Doe*"},
-            0xA900,
-            "PatientName is no unique key of this retrieval",
-        ),
-        (
-            "STUDY",
-            "study",
-            {"StudyInstanceUID": "1", "SeriesInstanceUID": "2"},
-            0xA900,
-            "SeriesInstanceUID is no unique key of this retrieval",
-        ),
-        ("IMAGE", "composite", {"SOPInstanceUID": ["1"] * 10_001}, 0xC000, "more than 10000 values in SOPInstanceUID"),
-    ],
-)
-def test_a_retrieval_that_is_refused(level: str, model: str, keys: Keys, status: int, comment: str) -> None:
-    with pytest.raises(DimseError) as refused:
-        compile_retrieval(identifier(level, **keys), MODELS[model])
-    assert (refused.value.status, refused.value.comment) == (status, comment)
-    assert len(comment) <= 64
-
-
-def test_a_retrieval_reads_no_whole_table(archive: sqlite3.Connection) -> None:
-    keys = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": ["1.4", "1.5"]}
-    for level, model, count_of_keys in (("STUDY", "study", 1), ("SERIES", "study", 2), ("IMAGE", "study", 3)):
-        asked = identifier(level, **dict(list(keys.items())[:count_of_keys]))
-        retrieval = compile_retrieval(asked, MODELS[model])
-        explained = archive.execute(f"EXPLAIN QUERY PLAN {retrieval.sql}", retrieval.parameters)
-        assert not [step for *_, step in explained if re.match("SCAN (patients|studies|series|instances)", step)]
-    assert json.dumps(keys) not in retrieval.sql

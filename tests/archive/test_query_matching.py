@@ -142,9 +142,7 @@ def trees(level: Level) -> st.SearchStrategy[Tree]:
 @pytest.fixture(scope="module")
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
-        create(made)
-        for statement in INDEXES:
-            made.execute(statement.replace("INDEX", "INDEX IF NOT EXISTS", 1))
+        create(made, indexes=INDEXES)
         yield made
 
 
@@ -235,7 +233,7 @@ TOGETHER: Final = (
 
 @pytest.mark.parametrize("keywords", TOGETHER, ids="-".join)
 @given(data=st.data(), options=OPTIONS)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_attribute_after_the_other(
     connection: sqlite3.Connection, keywords: tuple[str, ...], data: st.DataObject, options: QueryOptions
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from aiodicom.archive import Archive, rebuild
-from aiodicom.archive.rebuild import INDEX
+from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.shelf import INCOMING
 from aiodicom.errors import ArchiveError
 from aiodicom.part10 import file_meta

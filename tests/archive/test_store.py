@@ -18,7 +18,7 @@ from pydicom import dcmread
 
 from aiodicom import EncodedInstance, InvalidInstance, Operation, ProposedContext, Server, associate, open_instance
 from aiodicom.archive import Archive
-from aiodicom.archive.rebuild import INDEX
+from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.store import Keeping
 from aiodicom.archive.writer import Job
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
@@ -37,7 +37,17 @@ from tests.archive.keeping import (
     query,
     uid,
 )
-from tests.loopback import CT, MR
+from tests.loopback import (
+    ABORT_BY_USER,
+    CT,
+    MR,
+    RELEASE_RQ,
+    ct_instance,
+    fragment_pdu,
+    raw_association,
+    serving,
+    store_pdu,
+)
 from tests.peers.comparing import well_formed_instances
 from tests.studies import world
 
@@ -475,6 +485,82 @@ async def in_chunks(encoded: EncodedInstance) -> AsyncIterator[bytes]:
     data = bytes_of(encoded)
     for start in range(0, len(data), 100_000):
         yield data[start : start + 100_000]
+
+
+@pytest.mark.parametrize("end", [ABORT_BY_USER, RELEASE_RQ, None], ids=["abort", "release", "reset"])
+@pytest.mark.parametrize("size", [200, 3 * 1024 * 1024])
+async def test_an_association_that_ends_midway_leaves_what_was_kept(
+    tmp_path: Path, size: int, end: bytes | None
+) -> None:
+    kept = ct_instance(1, size)
+    async with Archive(tmp_path, on_duplicate="replace") as archive:
+        await archive.add(kept)
+        before = files(tmp_path)
+        begun, over = asyncio.Event(), asyncio.Event()
+
+        async def store(operation: Operation) -> None:
+            begun.set()
+            try:
+                await archive.store(operation)
+            finally:
+                over.set()
+
+        async with serving(store) as server, raw_association(server) as peer:
+            data = bytes_of(ct_instance(1, size)).replace(b"Canary", b"Parrot")
+            chunks = [data[start : start + 65536] for start in range(0, len(data), 65536)]
+            peer.send(store_pdu(), *(fragment_pdu(chunk, is_last=False) for chunk in chunks))
+            await begun.wait()
+            if end is None:
+                peer.reset()
+            else:
+                peer.send(end)
+            await over.wait()
+    assert files(tmp_path) == paths_in_index(tmp_path) == before
+    assert (tmp_path / before[0]).read_bytes().endswith(bytes_of(kept))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not say which file a descriptor is")
+@pytest.mark.parametrize("size", [100, len(LARGE)])
+async def test_everything_is_on_the_disk_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What the power must not find otherwise: file, name, folders, row, answer; each before the next."""
+    happened: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def named(path: str) -> str:
+        relative = Path(path).relative_to(tmp_path).as_posix()
+        return "temporary file" if relative.startswith(".incoming/") else relative
+
+    def recorded_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        happened.append(f"sync {named(os.readlink(f'/proc/self/fd/{descriptor}'))}")  # noqa: PTH115
+
+    def recorded_link(source: str, target: str) -> None:
+        link(source, target)
+        happened.append(f"link {named(source)} to {named(target)}")
+
+    async with Archive(tmp_path) as archive:
+        assert archive._writer is not None
+        connection = archive._writer._index.connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: the log is synced at each commit
+        connection.set_trace_callback(lambda sql: happened.append(sql) if sql == "COMMIT" else None)
+        monkeypatch.setattr(os, "fsync", recorded_fsync)
+        monkeypatch.setattr(os, "link", recorded_link)
+        for number in (1, 2):
+            await archive.add(instance(number, pixels=LARGE[:size]))
+            happened.append("answer")
+        connection.set_trace_callback(None)
+    name = f"link temporary file to {path_of(1)}"
+    folders = {f"sync {STUDY}/{SERIES}", f"sync {STUDY}", "sync ."}
+    assert happened[:2] == ["sync temporary file", name]
+    assert set(happened[2:5]) == folders
+    assert happened[5:7] == ["COMMIT", "answer"]
+    assert happened[7:] == [
+        "sync temporary file",
+        f"link temporary file to {path_of(2)}",
+        f"sync {STUDY}/{SERIES}",
+        "COMMIT",
+        "answer",
+    ]
 
 
 # ---- its life

@@ -18,8 +18,9 @@ from tests.cli.running import PROGRAM, Running, once, run, started, write_files
 from tests.loopback import RawPeer, data_set, fragment_pdu, request_pdu, store_pdu
 from tests.peers.comparing import bundled
 from tests.peers.dcmtk import run as run_dcmtk
-from tests.peers.dcmtk import run_findscu, run_getscu, run_movescu, running_storescp
+from tests.peers.dcmtk import run_findscu, run_getscu, run_movescu, running_storescp, write_identifier
 from tests.peers.process import Finished, execute, require
+from tests.peers.test_query_peers_start import worklist_entry
 
 pytestmark = once
 
@@ -254,3 +255,19 @@ async def test_a_second_server_on_the_same_folder_is_told_so(tmp_path: Path) -> 
         done = await run("serve", "--port", "0", "--storage", server.storage)
     assert done.exit_code == 45
     assert "the archive is in use" in done.errors
+
+
+async def test_worklist_files_are_answered_from(tmp_path: Path) -> None:
+    folder = tmp_path / "worklist"
+    folder.mkdir()
+    write_identifier(worklist_entry("Doe^Jane", "CT"), folder / "one.wl")
+    (folder / "broken.wl").write_bytes(b"no item")
+    configuration = tmp_path / "aiodicom.toml"
+    configuration.write_text('[nodes.ct]\nae_title = "CT"\nhost = "127.0.0.1"\nport = 104\n')
+    options = ("--worklist", str(folder), "--config", str(configuration))
+    async with serving(tmp_path, *options) as server:
+        await server.program.error_with("broken.wl is not in the worklist")
+        keys = ("PatientName", "ScheduledProcedureStepSequence[0].Modality=CT")
+        answered = await run_findscu(server.port, *keys, model="-W", options=["-aet", "CT"])
+    assert answered.statuses == [0xFF00, 0x0000]
+    assert [str(match.PatientName) for match in answered.matches] == ["Doe^Jane"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -19,8 +20,9 @@ from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import TABLES, create
 from aiodicom.archive.shelf import Shelf, names_like, path_of
 from aiodicom.archive.store import entry_of
+from aiodicom.archive.worklist import copy_worklist, create_worklist
 from aiodicom.errors import ArchiveError, DimseError, InvalidInstance
-from aiodicom.part10 import open_instance
+from aiodicom.part10 import read_instance
 
 __all__ = ["INDEX", "Rebuilt", "has_instances", "locked", "make_index", "rebuild", "recover"]
 
@@ -30,10 +32,11 @@ INDEX: Final = "index.sqlite"
 MAXIMUM_PROBLEMS: Final = 10_000
 """How many problems a report names."""
 
+_log: Final = logging.getLogger("aiodicom.archive")
 _LOCK: Final = ".lock"
 _THREADS: Final = 4
 _FILES_AT_ONCE: Final = 64  # read by a thread at a time
-_CACHE_KIB: Final = 256 * 1024
+_CACHE_KIB: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -108,6 +111,7 @@ def make_index(folder: Path, progress: Callable[[int], None] | None = None) -> R
     report = Rebuilt()
     with closing(sqlite3.connect(new, isolation_level=None)) as connection:
         create(connection)
+        _keep_worklist(connection, final)
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -164,9 +168,9 @@ def read_entry(folder: Path, path: str) -> Entry:
         OSError: it cannot be read.
     """
     name = folder / path
-    instance = open_instance(name, check=False)
-    offset, syntax = instance.data_set_offset, instance.transfer_syntax_uid
-    with name.open("rb", buffering=0) as file:
+    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open takes as long again
+        instance = read_instance(file, name, check=False)
+        offset, syntax = instance.data_set_offset, instance.transfer_syntax_uid
         header = read_header_of_file(file, offset, syntax, name=str(name))
     return entry_of(
         header, instance.sop_class_uid, instance.sop_instance_uid, StoredFile(path, syntax, offset, instance.size)
@@ -267,6 +271,15 @@ def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> None:
             name.unlink()
         else:
             index.update(entry)
+
+
+def _keep_worklist(connection: sqlite3.Connection, old: Path) -> None:
+    """Take over what no file holds."""
+    create_worklist(connection)
+    try:
+        copy_worklist(old, connection)
+    except sqlite3.DatabaseError as error:
+        _log.warning("%s: its worklist cannot be read, and is empty now: %s", old, error)
 
 
 def _remove_database(path: Path) -> None:
