@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, 
 from tests.archive.indexed import RELATIONAL, Keys, identifier, store, world_in_index
 from tests.peers import queries
 from tests.peers.asking import answers_of, identifier_of, normalized
+from tests.peers.habits import AIODICOM
 from tests.studies import PATIENTS, STUDIES, uid_of, world
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -89,12 +90,7 @@ def refusal(level: str = "STUDY", model: str = "study", **keys: Any) -> DimseErr
 # ---- the table of queries that is put to Orthanc and dcmqrscp as well
 
 
-OTHERWISE: Final[Mapping[str, Iterable[str]]] = {
-    # A second lasts until the next one: it is the end of a range with all its fractions.
-    "the first second of the day": ["jane/chest", "odd/other"],
-    # What an optional key asks for that is not supported does not matter (PS3.4 §C.2.2.1.3).
-    "an optional key that nothing has, and a value": list(STUDIES),
-}
+OTHERWISE: Final = {name: difference.matches or () for name, difference in AIODICOM.differences.items()}
 
 
 @pytest.mark.parametrize("query", queries.QUERIES, ids=lambda query: query.name)

@@ -181,3 +181,17 @@ DCMQRSCP: Final = Habits(
         "instances of no series": Difference(RELATIONAL, ABDOMEN_INSTANCES, fails=False),
     },
 )
+
+
+AIODICOM: Final = Habits(
+    matches_unknown=False,
+    differences={
+        "the first second of the day": Difference(
+            "a second lasts until the next one: as the end of a range it has all its fractions",
+            ["jane/chest", "odd/other"],
+        ),
+        "an optional key that nothing has, and a value": Difference(
+            "does not have the key, and ignores what is asked of it, as PS3.4 §C.2.2.1.3 has it", list(STUDIES)
+        ),
+    },
+)

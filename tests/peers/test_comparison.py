@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from aiodicom import RIGHTS, Archive, Server
 from tests.peers.asking import ask_with_findscu, ask_with_pynetdicom
 from tests.peers.conftest import StartArchive
-from tests.peers.habits import DCMQRSCP, ORTHANC, Habits, unexpected
+from tests.peers.habits import AIODICOM, DCMQRSCP, ORTHANC, Habits, unexpected
 from tests.peers.orthanc import running_orthanc
 from tests.peers.process import Peer
 from tests.peers.queries import QUERIES
@@ -48,6 +50,20 @@ async def test_dcmqrscp_answers_as_it_is_known_to(dcmqrscp: StartArchive, studie
     assert await compare(await dcmqrscp(studies), DCMQRSCP) == {}
 
 
+@pytest.fixture
+async def archive_with_studies(tmp_path: Path, studies: list[Path]) -> AsyncIterator[Peer]:
+    """Our own archive, which everybody may query."""
+    async with Archive(tmp_path / "archive") as archive:
+        await asyncio.gather(*map(archive.add, studies))
+        async with Server("ARCHIVE", port=0, services=archive.services(unknown_may=RIGHTS)) as server:
+            yield Peer("aiodicom", "ARCHIVE", server.port, tmp_path, tmp_path)
+
+
+@once
+async def test_our_archive_answers_as_the_standard_has_it(archive_with_studies: Peer) -> None:
+    assert await compare(archive_with_studies, AIODICOM) == {}
+
+
 @once
 @pytest.mark.parametrize("name", ["a list of UIDs", "what was requested", "a Greek name", "series of no study"])
 async def test_who_asks_makes_no_difference(dcmqrscp: StartArchive, studies: list[Path], name: str) -> None:
@@ -55,7 +71,7 @@ async def test_who_asks_makes_no_difference(dcmqrscp: StartArchive, studies: lis
     assert unexpected(BY_NAME[name], await ask_with_pynetdicom(peer, BY_NAME[name]), DCMQRSCP) == []
 
 
-@pytest.mark.parametrize("habits", [ORTHANC, DCMQRSCP], ids=["orthanc", "dcmqrscp"])
+@pytest.mark.parametrize("habits", [ORTHANC, DCMQRSCP, AIODICOM], ids=["orthanc", "dcmqrscp", "aiodicom"])
 def test_each_difference_is_of_a_query_and_has_a_reason(habits: Habits) -> None:
     assert habits.differences.keys() <= BY_NAME.keys()
     assert all(difference.why for difference in habits.differences.values())
