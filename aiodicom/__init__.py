@@ -56,6 +56,7 @@ from aiodicom.planning import (
     plan_associations,
 )
 from aiodicom.query import Level, QueryOptions
+from aiodicom.rows import encode_row
 from aiodicom.scoped import Instances, Matches, Movement, Progress
 from aiodicom.server import Listener, Server
 from aiodicom.services.query import find_service
@@ -69,6 +70,8 @@ from aiodicom.version import __version__
 if TYPE_CHECKING:
     from aiodicom.archive import Archive
     from aiodicom.remote import Delivery, Outcome, RemoteAE, Retrieval
+    from aiodicom.services.matching import answer, matches
+    from aiodicom.services.naming import NameTemplate
 
 __all__ = [
     "Archive",
@@ -108,6 +111,7 @@ __all__ = [
     "LoggingObserver",
     "Matches",
     "Movement",
+    "NameTemplate",
     "NoAcceptedContext",
     "Node",
     "Observer",
@@ -136,13 +140,16 @@ __all__ = [
     "UserIdentity",
     "__version__",
     "add_node",
+    "answer",
     "associate",
     "contexts_for",
     "contexts_to_retrieve",
     "default_contexts",
+    "encode_row",
     "find_files",
     "find_service",
     "get_service",
+    "matches",
     "move_service",
     "open_instance",
     "plan_associations",
@@ -153,6 +160,8 @@ __all__ = [
 
 _LATER = {
     "Archive": "aiodicom.archive",
+    "NameTemplate": "aiodicom.services.naming",
+    **dict.fromkeys(("answer", "matches"), "aiodicom.services.matching"),
     **dict.fromkeys(("Delivery", "Outcome", "RemoteAE", "Retrieval"), "aiodicom.remote"),
 }
 

@@ -29,6 +29,7 @@ from aiodicom.dimse.commands import (
     Priority,
     Request,
     Response,
+    SuboperationsRSP,
     respond,
 )
 from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand
@@ -67,6 +68,9 @@ ResponseType = TypeVar("ResponseType", bound=Response)
 
 MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
 """The longest data set of a response that is taken, in bytes."""
+
+MAXIMUM_FAILED_LIST: Final = 8 * 1024 * 1024
+"""The same of a C-GET or C-MOVE, in bytes: it names each instance that failed, of which more than 65,535 may be counted."""
 
 
 class Observer:
@@ -612,8 +616,9 @@ class Association:
         elif self._response is not None:
             response, data = self._response
             data += received.data
-            if len(data) > MAXIMUM_RESPONSE_DATA_SET:
-                raise RemoteProtocolError(f"a response with more than {MAXIMUM_RESPONSE_DATA_SET} bytes of data set")
+            limit = MAXIMUM_FAILED_LIST if isinstance(response, SuboperationsRSP) else MAXIMUM_RESPONSE_DATA_SET
+            if len(data) > limit:
+                raise RemoteProtocolError(f"a response with more than {limit} bytes of data set")
             if received.is_last:
                 self._response = None
                 self._deliver(ReceivedResponse(response, bytes(data)))

@@ -72,6 +72,8 @@ _WORDS: Final = {
 # Padded to even length by a NUL; the others, which are text, by a space (PS3.5 §6.2).
 _NUL_PADDED: Final = frozenset(("OB", "UI", "UN", *_WORDS))
 _BULK: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))  # bytes in pydicom too
+# Pillow does not read every JPEG 2000; and damaged data can make GDCM end the whole process.
+_LAST_PLUGINS: Final = {"pillow": 1, "gdcm": 2}
 # What pydicom raises about a value that its VR does not allow.
 _REFUSALS: Final = (
     ArithmeticError,
@@ -261,8 +263,7 @@ def _decompress(ds: Dataset) -> None:
         ) from None
     if not have_numpy or not decoder.is_available:
         raise InvalidInstance(f"no decoder for transfer syntax {syntax} is installed: pip install 'aiodicom[codecs]'")
-    # GDCM comes last: damaged data can make it end the whole process.
-    plugins = sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm")
+    plugins = sorted(decoder.available_plugins, key=lambda plugin: _LAST_PLUGINS.get(plugin, 0))
     try:
         # Not Dataset.decompress(), which fails where a codestream and Pixel Representation disagree about the sign.
         pixels, description = decoder.as_array(ds, decoding_plugin=plugins[0], **options)

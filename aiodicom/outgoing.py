@@ -101,7 +101,7 @@ async def prepare(
     elif isinstance(instance, InstanceFile):
         encoded = _load(instance)  # it was opened and checked before: little is left to do
     elif isinstance(instance, str | os.PathLike):
-        encoded = _open_and_load(instance) if _is_small(instance) else await in_thread(_open_and_load, instance)
+        encoded = _load(await open_in_time(instance, in_thread))
     else:
         encoded = await in_thread(encode_instance, instance)
     accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
@@ -161,27 +161,29 @@ def open_to_send(path: str | os.PathLike[str]) -> InstanceFile:
         raise InvalidInstance(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _open_and_load(path: str | os.PathLike[str]) -> EncodedInstance:
-    return _load(open_to_send(path))
+async def open_in_time(path: str | os.PathLike[str], in_thread: InThread) -> InstanceFile:
+    """Do the same without blocking for long: in a worker thread, unless the file is small."""
+    return open_to_send(path) if _is_small(path) else await in_thread(open_to_send, path)
 
 
 def _load(file: InstanceFile) -> EncodedInstance:
     """Read a Part 10 file, if it is small."""
     length = file.size - file.data_set_offset
     data: bytes | AsyncIterable[bytes]
-    if length > SMALL_FILE:
-        if length % 2 and file.transfer_syntax_uid not in DEFLATED:
-            raise InvalidInstance(f"{file.path}: its last element has an odd length (PS3.5 §7.1.1): write it again")
-        data = _FileChunks(file)
-    else:
-        try:
-            with open(file.path, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+    if length > SMALL_FILE and length % 2 and file.transfer_syntax_uid not in DEFLATED:
+        raise InvalidInstance(f"{file.path}: its last element has an odd length (PS3.5 §7.1.1): write it again")
+    try:
+        with open(file.path, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+            if length > SMALL_FILE:  # once it is being sent, it is too late to find out
+                data, there = _FileChunks(file), os.fstat(stream.fileno()).st_size
+            else:
                 stream.seek(file.data_set_offset)
                 data = stream.read(length)
-        except OSError as error:
-            raise InvalidInstance(f"{file.path}: cannot be read: {error.strerror}") from error
-        if len(data) < length:
-            raise InvalidInstance(f"{file.path}: was truncated after it was opened")
+                there = file.data_set_offset + len(data)
+    except OSError as error:
+        raise InvalidInstance(f"{file.path}: cannot be read: {error.strerror}") from error
+    if there < file.size:
+        raise InvalidInstance(f"{file.path}: was truncated after it was opened")
     return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)
 
 

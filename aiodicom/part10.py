@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, BinaryIO, Final, NoReturn, TypeAlias
 
 from aiodicom.errors import InvalidInstance
 from aiodicom.uids import (
@@ -29,7 +29,18 @@ from aiodicom.uids import (
 )
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-__all__ = ["Buffer", "InstanceFile", "check_data_set", "file_meta", "inflate", "open_instance", "valid_uid"]
+__all__ = [
+    "Buffer",
+    "InstanceFile",
+    "Walk",
+    "check_data_set",
+    "file_meta",
+    "inflate",
+    "inflated",
+    "open_instance",
+    "read_instance",
+    "valid_uid",
+]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Encoded data in memory; a memoryview has format "B"."""
@@ -58,9 +69,7 @@ _NO_META: Final = (
 )
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
-Read: TypeAlias = Callable[
-    [int, int], Buffer
-]  # (offset, size): up to that many bytes, or more where they cost nothing
+Read: TypeAlias = Callable[[int, int], Buffer]  # (offset, size): up to that many bytes, or more where they cost nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,30 +123,35 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
     if not stat.S_ISREG(os.stat(where).st_mode):  # noqa: PTH116 (likewise); a pipe would be waited for
         raise InvalidInstance(f"{where}: cannot be read: it is no regular file")
     with open(where, "rb", buffering=0) as file:  # noqa: PTH123 (Path.open costs as much again)
+        return read_instance(file, where, check=check, max_depth=max_depth)
 
-        def read(offset: int, size: int) -> bytes:
-            file.seek(offset)
-            return file.read(size)
 
-        size = os.fstat(file.fileno()).st_size
-        head = read(0, _FIRST_READ)
-        name = str(where)
-        values, offset = _read_meta(head, read, size, name)
-        sop_class, sop_instance, syntax = _meta_uids(values, name)
-        if offset >= size:
-            raise InvalidInstance(f"{name}: truncated: ends after its File Meta Information, without a data set")
-        if check:
-            if syntax in DEFLATED:
-                _check_deflated(_chunks(read, offset, size), name)
-            else:
-                Walk(read, head, size, syntax, name, max_depth).run(offset)
-        if not (sop_class and sop_instance):
-            found = _identify(read(offset, _FIRST_READ), syntax, name)
-            sop_class, sop_instance = sop_class or found[0], sop_instance or found[1]
+def read_instance(file: BinaryIO, path: Path, *, check: bool = True, max_depth: int = 64) -> InstanceFile:
+    """Do as `open_instance` does, with a file that is open for reading, best without a buffer."""
+
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    size = os.fstat(file.fileno()).st_size
+    head = read(0, _FIRST_READ)
+    name = str(path)
+    values, offset = _read_meta(head, read, size, name)
+    sop_class, sop_instance, syntax = _meta_uids(values, name)
+    if offset >= size:
+        raise InvalidInstance(f"{name}: truncated: ends after its File Meta Information, without a data set")
+    if check:
+        if syntax in DEFLATED:
+            _check_deflated(_chunks(read, offset, size), name)
+        else:
+            Walk(read, head, size, syntax, name, max_depth).run(offset)
+    if not (sop_class and sop_instance):
+        found = _identify(read(offset, _FIRST_READ), syntax, name)
+        sop_class, sop_instance = sop_class or found[0], sop_instance or found[1]
     for uid, what in ((sop_class, "SOP class"), (sop_instance, "SOP instance"), (syntax, "transfer syntax")):
         if not valid_uid(uid):
             raise InvalidInstance(f"{name}: its {what} UID is missing or no UID; correct it before sending")
-    return InstanceFile(where, sop_class, sop_instance, syntax, offset, size)
+    return InstanceFile(path, sop_class, sop_instance, syntax, offset, size)
 
 
 def check_data_set(

@@ -19,7 +19,17 @@ from aiodicom.errors import InvalidInstance, LocalProtocolError
 from aiodicom.part10 import ITEM, LONG_VRS
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 
-__all__ = ["NO_TEXT", "UTF_8", "CharacterSet", "Row", "as_text", "character_set", "encode_row"]
+__all__ = [
+    "INTERNATIONAL",
+    "NO_TEXT",
+    "SINGLE_VALUED",
+    "UTF_8",
+    "CharacterSet",
+    "Row",
+    "as_text",
+    "character_set",
+    "encode_row",
+]
 
 Row: TypeAlias = Mapping[Any, object]
 """Attributes by keyword (str), or by tag as a number (int); see `encode_row`."""
@@ -30,8 +40,8 @@ CharacterSet: TypeAlias = Callable[[str], bytes]
 UTF_8: Final = "ISO_IR 192"
 
 # PS3.5 §6.1.2.3: the VRs whose text Specific Character Set is about; the others keep to the default repertoire.
-_INTERNATIONAL: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
-_SINGLE_VALUED: Final = frozenset(("LT", "ST", "UR", "UT"))  # a backslash in them is a character
+INTERNATIONAL: Final = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
+SINGLE_VALUED: Final = frozenset(("LT", "ST", "UR", "UT"))  # a backslash in them is a character
 _BULK: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
 _NUMBERS: Final = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
 NO_TEXT: Final = frozenset((*_BULK, *_NUMBERS, "AT", "SQ"))
@@ -209,7 +219,7 @@ def as_text(value: object, vr: str) -> str:
         TypeError, ValueError: the VR has no such value.
     """
     if isinstance(value, Sequence) and not isinstance(value, str):
-        if vr in _SINGLE_VALUED and len(value) > 1:
+        if vr in SINGLE_VALUED and len(value) > 1:
             raise ValueError
         return "\\".join(_word(each, vr) for each in value)
     return _word(value, vr)
@@ -273,7 +283,7 @@ class _BeyondASCII(Exception):
 
 
 def _beyond_ascii(words: str, vr: str, text: CharacterSet) -> bytes:
-    if vr not in _INTERNATIONAL:
+    if vr not in INTERNATIONAL:
         raise ValueError
     return text(words)
 

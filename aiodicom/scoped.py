@@ -198,8 +198,9 @@ class _Scope(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """Begin the operation."""
-        if self._responses is None and not self._is_over:
-            await self._within(self._begun)
+        if self._responses is None:
+            with suppress(StopAsyncIteration):  # it was left before it had begun
+                await self._within(self._begun)
         return self
 
     async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
@@ -334,10 +335,13 @@ class _Retrieving(_Scope[T]):
 
 def _failed_uids(data: bytes, syntax: str) -> tuple[str, ...]:
     try:
-        found = _decode(data, syntax).get("FailedSOPInstanceUIDList") or ()
+        found = _decode(data, syntax).get_item("FailedSOPInstanceUIDList")
     except InvalidInstance:
         return ()  # the counters tell how many there are, and the final status stands
-    return (str(found),) if isinstance(found, str) else tuple(map(str, found))
+    # In bytes: a list that is too long for UI in explicit VR comes as UN (PS3.5 §6.2.2).
+    value = found.value if found is not None else None
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else ""
+    return tuple(uid for each in text.split("\\") if (uid := each.strip("\0 ")))
 
 
 class Movement(_Retrieving[Progress]):

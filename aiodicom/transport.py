@@ -155,9 +155,7 @@ class Connection(asyncio.BufferedProtocol):
         self.resume_writing()
         if self._gone is not None:
             self._gone.set()
-        if self._socket is not None:
-            self._socket.detach()
-            self._socket = None
+        self._let_go_of_socket()
         self.upper_layer.transport_closed()
         self.flush()
         self.receiver.connection_closed()
@@ -244,6 +242,7 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close the transport connection, after what was written has gone out; a peer that reads nothing is cut off."""
         if self._transport is not None and self._cut_off is None and not self.is_closed:
+            self._let_go_of_socket()  # uvloop says no more of a connection whose maker was cancelled
             self._transport.close()
             self._cut_off = self._loop.call_later(CLOSE_TIMEOUT, self.cut)
 
@@ -274,6 +273,11 @@ class Connection(asyncio.BufferedProtocol):
         # The descriptor stays the transport's: connection_lost detaches it, and never closes it.
         self._socket = socket.socket(known.family, known.type, known.proto, fileno=known.fileno())
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _let_go_of_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
 
     def _follow_artim(self) -> None:
         if self._artim is not None:

@@ -14,6 +14,7 @@ from pydicom import dcmread
 import aiodicom
 from aiodicom.archive import rebuild
 from aiodicom.handlers import Service
+from aiodicom.nodes import RIGHTS
 from bench.archives import AE_TITLE, MOVE_AE_TITLE, RETURN_KEYS, move_port, own_folder
 from bench.processes import LOOPBACK
 
@@ -64,7 +65,7 @@ async def serve_archive(port: int, folder: Path) -> None:
     """Let everybody ask everything of an archive."""
     nodes = [aiodicom.Node("move", MOVE_AE_TITLE, LOOPBACK, move_port(port))]
     async with aiodicom.Archive(folder, nodes=nodes, ae_title=AE_TITLE) as archive:
-        await serve(port, archive.services(unknown_may=aiodicom.RIGHTS))
+        await serve(port, archive.services(unknown_may=RIGHTS))
 
 
 async def serve(port: int, services: Iterable[Service]) -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from aiodicom import Association, AssociationRequest, ProposedContext, Server, Timeouts, associate
+from aiodicom.dimse.codec import decode_command
 from aiodicom.dimse.commands import (
     CCancelRQ,
     CEchoRQ,
@@ -40,7 +41,6 @@ from aiodicom.upper_layer.items import (
     RoleSelection,
     UserInformationItem,
 )
-from aiodicom.upper_layer.pdu import PDV
 from tests.loopback import (
     CT,
     RELEASE_RP,
@@ -50,7 +50,6 @@ from tests.loopback import (
     accept_pdu,
     command_pdu,
     connect,
-    data_pdu,
     data_set,
     fragment_pdu,
     instance_uid,
@@ -69,6 +68,7 @@ _CONTEXTS: Final = (
     ProposedContext(STUDY_ROOT_MOVE, (IMPLICIT_VR_LITTLE_ENDIAN,)),
     ProposedContext(CT, (IMPLICIT_VR_LITTLE_ENDIAN,), scp_role=True),
 )
+FRAGMENT: Final = 16_000
 STUDY: Final = "1.2.826.0.1.3680043.10.954.7"
 
 
@@ -128,15 +128,14 @@ def acceptance(window: tuple[int, int] | None = None) -> bytes:
 
 
 async def message(peer: RawPeer) -> tuple[Command, bytes]:
-    """The next message: its command set and its data set, of which either is short."""
-    command = await peer.command()
-    data = b""
-    if isinstance(command, CFindRQ | CGetRQ | CMoveRQ | CStoreRQ):
+    """The next message: its command set, which is in one fragment, and its data set."""
+    pdu = await peer.pdu()
+    assert (pdu[0], pdu[11]) == (4, 3), pdu[:12].hex()
+    command, has_data_set = decode_command(pdu[12:])
+    data, is_last = b"", not has_data_set
+    while not is_last:
         pdu = await peer.pdu()
-        while pdu[11] != 2:
-            data += pdu[12:]
-            pdu = await peer.pdu()
-        data += pdu[12:]
+        data, is_last = data + pdu[12:], pdu[11] == 2
     return command, data
 
 
@@ -193,7 +192,7 @@ def counted(
     )
     context = GET if kind is CGetRSP else MOVE
     pdu = command_pdu(context, response, has_data_set=data is not None)
-    return pdu if data is None else pdu + fragment_pdu(data, context_id=context)
+    return pdu if data is None else pdu + fragments(data, context)
 
 
 def instance(
@@ -205,12 +204,16 @@ def instance(
         affected_sop_class_uid=sop_class,
         affected_sop_instance_uid=uid or instance_uid(number),
     )
-    data = data_set(number, size)
-    pdvs = [
-        PDV(context_id, False, index + 16000 >= len(data), data[index : index + 16000])
-        for index in range(0, len(data), 16000)
-    ]
-    return command_pdu(context_id, request, has_data_set=True) + b"".join(map(data_pdu, pdvs))
+    return command_pdu(context_id, request, has_data_set=True) + fragments(data_set(number, size), context_id)
+
+
+def fragments(data: bytes, context_id: int) -> bytes:
+    """A data set in P-DATA-TFs that are not too long for anybody."""
+    starts = range(0, len(data), FRAGMENT)
+    return b"".join(
+        fragment_pdu(data[start : start + FRAGMENT], is_last=start + FRAGMENT >= len(data), context_id=context_id)
+        for start in starts
+    )
 
 
 # What is asked of it.
@@ -272,11 +275,11 @@ def asking(server: Server, **options: Any) -> AbstractAsyncContextManager[RawPee
     return raw_association(server, **{"contexts": contexts, "items": (RoleSelection(CT, True, True),), **options})
 
 
-def find_pdu(message_id: int = 1, identifier: bytes | None = None, *, is_last: bool = True) -> bytes:
+def find_pdu(message_id: int = 1, identifier: bytes | None = None) -> bytes:
     """A C-FIND-RQ with its identifier."""
     request = CFindRQ(message_id=message_id, affected_sop_class_uid=STUDY_ROOT_FIND)
     data = study_keys() if identifier is None else identifier
-    return command_pdu(FIND, request, has_data_set=True) + fragment_pdu(data, context_id=FIND, is_last=is_last)
+    return command_pdu(FIND, request, has_data_set=True) + fragments(data, FIND)
 
 
 def get_pdu(message_id: int = 1) -> bytes:
@@ -306,7 +309,13 @@ def cancel_pdu(message_id: int = 1, context_id: int = FIND) -> bytes:
 
 
 @types.coroutine
-def _cancelled_at(coroutine: Coroutine[Any, Any, T], at: int, waits: list[object]) -> Generator[Any, Any, T]:
+def cancelled_at(
+    coroutine: Coroutine[Any, Any, T],
+    at: int,
+    waits: list[object],
+    cancel: Callable[[asyncio.Task[object]], object] = asyncio.Task.cancel,
+) -> Generator[Any, Any, T]:
+    """Run a coroutine, and cancel its task when it waits for the n-th time; what it waits for is put on a list."""
     step: Callable[[Any], Any] = coroutine.send
     value: Any = None
     while True:
@@ -319,7 +328,7 @@ def _cancelled_at(coroutine: Coroutine[Any, Any, T], at: int, waits: list[object
         if len(waits) == at:
             task = asyncio.current_task()
             assert task is not None
-            task.cancel()
+            cancel(task)
         try:
             value = yield awaited
             step = coroutine.send
@@ -351,7 +360,7 @@ async def cancelled_everywhere(
 
 
 async def _as_coroutine(coroutine: Coroutine[Any, Any, T], at: int, waits: list[object]) -> T:
-    return await _cancelled_at(coroutine, at, waits)
+    return await cancelled_at(coroutine, at, waits)
 
 
 async def assert_usable(association: Association) -> None:

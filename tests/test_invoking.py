@@ -229,7 +229,8 @@ async def test_a_request_inside_of_too_large_a_query_is_an_error_and_not_for_eve
                 await association.c_echo()
             assert association._window.buffered <= 2 * NESTED_BOUND + HIGH_WATER
             break
-        await until(lambda: association._connection.is_held)  # the bound is what it was
+        await until(lambda: association._connection.is_held)
+        assert association._window.buffered < 2 * NESTED_BOUND - HIGH_WATER  # the bound is what it was
         await association.abort()
 
 

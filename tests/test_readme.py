@@ -23,6 +23,7 @@ README: Final = (Path(__file__).parent.parent / "README.md").read_text(encoding=
 CT: Final = str(get_testdata_file("CT_small.dcm"))
 # What the documentation's port and `uv run` become here: a free port, and the environment that is there already.
 PORT: Final = "11112"
+BESIDE: Final = "11113"
 UV_RUN: Final = "uv run aiodicom"
 ELLIPSIS: Final = "…"
 
@@ -45,7 +46,9 @@ def python(marker: str) -> dict[str, Any]:
 
 def arguments(command: str, port: int) -> list[str]:
     assert command.startswith(UV_RUN)
-    words = shlex.split(command.removeprefix(UV_RUN).replace(PORT, str(port)))
+    # The port beside it becomes another free one, whose number the archive learns from the same line.
+    beside = str(port + 1)
+    words = shlex.split(command.removeprefix(UV_RUN).replace(PORT, str(port)).replace(BESIDE, beside))
     return [sys.executable, "-m", "aiodicom", *words]
 
 
@@ -72,18 +75,30 @@ async def serving(port: int, folder: Path, command: str = f"{UV_RUN} serve") -> 
 async def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "image.dcm").write_bytes(Path(CT).read_bytes())
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "jpeg.dcm").write_bytes(Path(get_testdata_file("SC_rgb_jpeg_gdcm.dcm")).read_bytes())  # type: ignore[arg-type]
     port = free_port()
     async with serving(port, tmp_path) as output:
         assert f"port {port}" in (await output.readline()).decode()
-        echo, store = (line for line in commands() if "AIODICOM@localhost" in line)
-        for command, said in ((echo, "0x0000 Success"), (store, "sent 2 instances")):
+        said = {
+            "echo": "0x0000 Success",
+            "store": "sent 2 instances",
+            "nodes": "added me, ",
+            "find": "1CT1",
+            "get": "got 1 instance",
+            "move": "got 1 instance",
+        }
+        asked = [command for command in commands() if "AIODICOM@localhost" in command]
+        assert [command.removeprefix(f"{UV_RUN} ").split()[0] for command in asked] == list(said)
+        for command, words in zip(asked, said.values(), strict=True):
             finished = await execute(arguments(command, port))
             assert finished.exit_code == 0, finished.errors
-            assert said in finished.output
-    assert len(list((tmp_path / "received").glob("*/*/*.dcm"))) == 2
+            assert words in finished.output
+    assert len(list((tmp_path / "archive").glob("*/*/*.dcm"))) == 2
+    for folder in ("got", "moved"):
+        assert len(list((tmp_path / folder).glob("*/*/*.dcm"))) == 1
 
 
 async def test_the_rejection(tmp_path: Path) -> None:
@@ -104,13 +119,35 @@ async def test_the_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     sender, receiver = python("contexts_for"), python("on_c_store")
     server = receiver["server"]
     server.listeners = (aiodicom.Listener(port=port),)
-    associate = aiodicom.associate
-    monkeypatch.setattr(aiodicom, "associate", lambda host, _port, **options: associate(host, port, **options))
+    at_port(monkeypatch, port)
     async with server:
         await sender["send"]([CT])
     (kept,) = (tmp_path / "received").iterdir()
     assert pydicom.dcmread(kept) == pydicom.dcmread(CT)
     assert "<Status 0x0000 Success>" in capsys.readouterr().out
+
+
+async def test_the_archive_and_who_fetches_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    port = free_port()
+    fetcher, holder = python("c_find"), python("Archive(")
+    server, archive = holder["server"], holder["archive"]
+    server.listeners = (aiodicom.Listener(port=port),)
+    at_port(monkeypatch, port, calling_ae_title="WS1")
+    async with server, archive:
+        await archive.add(CT)
+        await fetcher["fetch"]("C*")
+    (got,) = (tmp_path / "got").iterdir()
+    assert pydicom.dcmread(got) == pydicom.dcmread(CT)
+    assert "CompressedSamples^CT1 20040119 CT" in capsys.readouterr().out
+
+
+def at_port(monkeypatch: pytest.MonkeyPatch, port: int, **more: Any) -> None:  # noqa: ANN401
+    """Let `associate` go to that port, wherever the README has it go."""
+    associate = aiodicom.associate
+    monkeypatch.setattr(aiodicom, "associate", lambda host, _port, **options: associate(host, port, **options, **more))
 
 
 def test_the_tests_command_is_the_one_of_the_ci() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator
 from contextlib import ExitStack, aclosing
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from aiodicom.archive.header import MAXIMUM_ELEMENTS
 from aiodicom.archive.index import Index, Readers, open_index
 from aiodicom.archive.query import compile_query, compile_retrieval
 from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, locked, make_index, recover
-from aiodicom.archive.rights import UNKNOWN_MAY, Rights
+from aiodicom.archive.rights import UNKNOWN_MAY, Nodes, Rights
 from aiodicom.archive.services import services_of
 from aiodicom.archive.shelf import Shelf
 from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
@@ -28,7 +28,6 @@ from aiodicom.archive.worklist import Imported, add_item, import_folder, remove_
 from aiodicom.archive.writer import GroupCommit, Writing
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
 from aiodicom.handlers import Service
-from aiodicom.nodes import Node
 from aiodicom.operation import FILE_BATCH, IncomingDataSet, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
 from aiodicom.part10 import InstanceFile, open_instance
@@ -65,7 +64,8 @@ class Archive:
 
     Args:
         folder: where it is; made if need be. Files that are there already are entered in the index when that is made.
-        nodes: the AEs that are known, and what each may do.
+        nodes: the AEs that are known, and what each may do; or a function that returns them, which is called again before
+            anybody is refused.
         ae_title: its own.
         on_duplicate: what becomes of an instance that comes again with other content under the same SOP Instance UID: with
             "keep" it is refused (0x0111), and the first one kept; with "replace" it takes the place of the first one, and
@@ -80,7 +80,7 @@ class Archive:
         self,
         folder: str | os.PathLike[str],
         *,
-        nodes: Mapping[str, Node] | Iterable[Node] = (),
+        nodes: Nodes | Callable[[], Nodes] = (),
         ae_title: str = "AIODICOM",
         on_duplicate: Literal["keep", "replace"] = "keep",
         sync: bool = True,
@@ -90,7 +90,7 @@ class Archive:
         if on_duplicate not in ("keep", "replace"):
             raise LocalProtocolError(f"on_duplicate is 'keep' or 'replace', not {on_duplicate!r}")
         self.folder = Path(folder)
-        self.nodes = tuple(nodes.values() if isinstance(nodes, Mapping) else nodes)
+        self.nodes = nodes
         self.ae_title = ae_title
         self.on_duplicate = on_duplicate
         self.sync = sync

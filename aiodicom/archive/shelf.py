@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-__all__ = ["INCOMING", "SUFFIX", "Shelf", "names_like", "path_of", "same_bytes"]
+__all__ = ["INCOMING", "SUFFIX", "Shelf", "names_like", "path_of"]
 
 INCOMING: Final = ".incoming"
 """The folder of temporary files, below the archive's: on the same file system, as the two names of a file must be."""
@@ -24,29 +24,11 @@ INCOMING: Final = ".incoming"
 SUFFIX: Final = ".dcm"
 
 _CANNOT_LINK: Final = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
-_COMPARED_AT_ONCE: Final = 1024 * 1024
 
 
 def path_of(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> str:
     """Return where an instance belongs, relative to the archive's folder; its parts are UIDs, so it leads nowhere else."""
     return f"{study_instance_uid or 'no-study'}/{series_instance_uid or 'no-series'}/{sop_instance_uid}{SUFFIX}"
-
-
-def same_bytes(one: str, one_offset: int, other: str, other_offset: int) -> bool:
-    """Tell whether two files hold the same from some offset on.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
-    with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:  # noqa: PTH123 - plain strings
-        if os.fstat(first.fileno()).st_size - one_offset != os.fstat(second.fileno()).st_size - other_offset:
-            return False
-        first.seek(one_offset)
-        second.seek(other_offset)
-        while chunk := first.read(_COMPARED_AT_ONCE):
-            if second.read(_COMPARED_AT_ONCE) != chunk:
-                return False
-    return True
 
 
 class Shelf:

@@ -6,12 +6,14 @@ import logging
 import os
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from aiodicom.archive.attributes import ATTRIBUTES
 from aiodicom.archive.header import Header, read_header, read_header_of_file
 from aiodicom.archive.index import Entry, Index, StoredFile
-from aiodicom.archive.shelf import Shelf, path_of, same_bytes
+from aiodicom.archive.sameness import Encoded, same_instance
+from aiodicom.archive.shelf import Shelf, path_of
 from aiodicom.archive.writer import Job
 from aiodicom.dimse.status import DUPLICATE_SOP_INSTANCE, INVALID_SOP_INSTANCE
 from aiodicom.errors import DimseError, InvalidInstance
@@ -169,8 +171,9 @@ class Keeping(Job):
             self._replace = True
             return False
         try:
-            same = kept.transfer_syntax_uid == self._incoming.transfer_syntax_uid and same_bytes(
-                path, kept.data_set_offset, self._file.path, len(self._meta)
+            same = same_instance(
+                Encoded(Path(path), kept.data_set_offset, kept.transfer_syntax_uid),
+                Encoded(Path(self._file.path), len(self._meta), self._incoming.transfer_syntax_uid),
             )
         finally:
             self.discard()

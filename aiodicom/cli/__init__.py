@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiodicom.cli import echo, index, nodes, serve, store
+from aiodicom.cli import echo, find, get, index, move, nodes, serve, store
 from aiodicom.cli.console import OutputFailed, complain
 from aiodicom.cli.exits import ExitCode, exit_code_of
 from aiodicom.cli.options import Command, Parser

@@ -38,3 +38,34 @@ def known_nodes(named: Path | None) -> dict[str, Node]:
         return read_nodes(path)
     except OSError as error:
         raise LocalProtocolError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class KnownNodes:
+    """The nodes by name, read again where the file has changed.
+
+    Args:
+        named: the file that is named, if one is.
+
+    Raises:
+        LocalProtocolError: when it is called: the file is wrong, or cannot be read.
+    """
+
+    def __init__(self, named: Path | None) -> None:
+        self._named = named
+        self._seen: tuple[Path, int, int] | None = None
+        self._nodes: dict[str, Node] = {}
+
+    def __call__(self) -> dict[str, Node]:
+        """Return them."""
+        seen = self._look()
+        if seen is None or seen != self._seen:
+            self._nodes = known_nodes(self._named)
+            self._seen = seen
+        return self._nodes
+
+    def _look(self) -> tuple[Path, int, int] | None:
+        path = configuration_file(self._named)
+        if path is None or not path.exists():
+            return None
+        found = path.stat()
+        return path, found.st_mtime_ns, found.st_size

@@ -14,9 +14,10 @@ from typing import Final
 
 from aiodicom.association import Association, Observer
 from aiodicom.cli import peer
-from aiodicom.cli.advice import Facts, refusal, trouble
+from aiodicom.cli.advice import Facts, tell_status, trouble
 from aiodicom.cli.console import OutputFailed, complain, note
 from aiodicom.cli.exits import ExitCode, exit_code_of
+from aiodicom.cli.ignored import Ignored
 from aiodicom.cli.options import (
     Command,
     Parser,
@@ -36,7 +37,7 @@ from aiodicom.cli.queries import (
     query_options_of,
     refused_options,
 )
-from aiodicom.cli.words import amount, duration, status_words
+from aiodicom.cli.words import amount, duration
 from aiodicom.client import DEFAULT_TIMEOUTS
 from aiodicom.dimse.commands import CFindRSP
 from aiodicom.dimse.commands import Command as Message
@@ -100,7 +101,7 @@ async def run(options: Namespace) -> ExitCode:
 
 
 def _facts(options: Namespace) -> Facts:
-    return Facts(options.aet, "another information model may do: -P, -S or -O")
+    return Facts(options.aet, "find")
 
 
 class _Search:
@@ -110,15 +111,18 @@ class _Search:
         self.count = 0
         self.broken = 0
         self._options = options
+        self._negotiated = query_options_of(options)
         self._matches: Matches | None = None
+        self._ignored = Ignored(options.query.identifier)
 
     async def run(self) -> None:
         """Ask, and print the matches as they come."""
         options, query = self._options, self._options.query
-        asked = query_options_of(options)
         contexts = [ProposedContext(query.model.find)]
-        async with request(options, contexts, query_options=asked, observers=[_Unsupported()]) as association:
-            if refused := refused_options(asked, association.options_for(query.model.find)):
+        async with request(
+            options, contexts, query_options=self._negotiated, observers=[_Unsupported()]
+        ) as association:
+            if refused := refused_options(self._negotiated, association.options_for(query.model.find)):
                 _log.warning("the peer does not agree to %s", ", ".join(refused))
             self._matches = association.c_find(query.identifier, model=query.model.name)
             async with self._matches, _flushing(options.output):
@@ -136,26 +140,36 @@ class _Search:
                 continue
             self._options.output.show(match)
             self.count += 1
+            if self._negotiated is None:
+                self._ignored.look_at(match)
 
     def concluded(self, seconds: float) -> ExitCode:
         """Say how it ended, as far as that is not to be seen, and return what that comes to."""
-        assert self._matches is not None
-        status, comment = self._matches.status, self._matches.comment
-        category = Category.SUCCESS if status is None else status.category  # None: there was enough
-        if status is not None:
-            _log.info("C-FIND-RSP: %s", status_words(status, comment))
-            if category is Category.WARNING:
-                _log.warning("%s answered %s", self._options.peer, status_words(status, comment))
-            elif category is not Category.SUCCESS:
-                complain(f"{self._options.peer} answered {refusal(status, comment, _facts(self._options))}")
+        number = amount(self.count, "match", "matches") if self.count else "no matches"
+        for keyword, count in self._ignored.counts().items():
+            _log.warning(
+                "in %d of %s %s is not what was asked for: the peer does not match by it here; ask at its own level",
+                count,
+                number,
+                keyword,
+            )
+        is_cut = self.count == self._options.limit
+        category = Category.SUCCESS if is_cut else self._told_status()  # cut, it is that of our own cancelling
         if self.broken:
             complain(f"{amount(self.broken, 'match', 'matches')} could not be decoded")
         if self.broken or category in (Category.FAILURE, Category.CANCEL):
             return ExitCode.FAILURES
         if not self._options.quiet and (sys.stdout.isatty() or not self.count):
-            number = amount(self.count, "match", "matches") if self.count else "no matches"
-            note(f"{number} in {duration(seconds)}{', and perhaps more' if status is None else ''}")
+            note(f"{number} in {duration(seconds)}{', and perhaps more' if is_cut else ''}")
         return ExitCode.WARNINGS if category is Category.WARNING else ExitCode.OK
+
+    def _told_status(self) -> Category:
+        """Tell what the final response says; return its category."""
+        assert self._matches is not None
+        status = self._matches.status
+        assert status is not None
+        tell_status(status, self._matches.comment, self._options.peer, _facts(self._options))
+        return status.category
 
 
 class _Unsupported(Observer):
@@ -168,7 +182,9 @@ class _Unsupported(Observer):
         """Look whether the response says so."""
         if isinstance(command, CFindRSP) and command.status == _SOME_KEYS_NOT_SUPPORTED and not self._is_told:
             self._is_told = True
-            _log.info("%s does not support some of the keys (0xFF01): they neither match nor come back", association.peer)
+            _log.info(
+                "%s does not support some of the keys (0xFF01): they neither match nor come back", association.peer
+            )
 
 
 @asynccontextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Final
 
+from aiodicom.cli.console import complain
 from aiodicom.cli.options import Parser
 from aiodicom.cli.words import size, status_words
 from aiodicom.dimse.status import Status
@@ -18,10 +19,10 @@ from aiodicom.services.naming import DEFAULT_TEMPLATE, NameTemplate
 from aiodicom.uids import uid_name
 
 DEFAULT_FOLDER: Final = Path("received")
-
 NOTES: Final = """\
-Files are named by the template below the folder, such as {PatientID}/{Modality}/{InstanceNumber:04}.dcm.
-One that is there already is replaced by the same instance; each is whole, or not there."""
+TEMPLATE is a path below DIR, such as {PatientID}/{Modality}/{InstanceNumber:04}.dcm. A file is
+whole or not there; an instance that comes again replaces its file, another one of that name gets
+a number."""
 
 # What the next file would meet, too.
 _LASTING: Final = frozenset({errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EROFS})
@@ -31,10 +32,20 @@ _log: Final = logging.getLogger("aiodicom.get")
 def add_keeping(parser: Parser) -> None:
     """Add `-od` and `--name`."""
     parser.add_argument(
-        "-od", "--output-directory", dest="folder", metavar="DIR", type=Path, help="where files go (./received)"
+        "-od",
+        "--output-directory",
+        dest="folder",
+        metavar="DIR",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        help="where files go (./%(default)s)",
     )
     parser.add_argument(
-        "--name", metavar="TEMPLATE", type=_template, help=f"how they are named ({DEFAULT_TEMPLATE})".replace("%", "%%")
+        "--name",
+        metavar="TEMPLATE",
+        type=_template,
+        default=DEFAULT_TEMPLATE,
+        help="how they are named (STUDY/SERIES/INSTANCE.dcm, by UIDs)",
     )
 
 
@@ -45,7 +56,15 @@ def _template(text: str) -> NameTemplate:
         raise ArgumentTypeError(str(error)) from None
 
 
-def why_unusable(folder: Path) -> str:
+def keeper_of(options: Namespace) -> Keeper | None:
+    """Return who keeps what comes as the options say; complain, and return None, where that cannot be."""
+    if reason := _why_unusable(options.folder):
+        complain(f"cannot keep files in {options.folder}: {reason}")
+        return None
+    return Keeper(options.folder, options.name)
+
+
+def _why_unusable(folder: Path) -> str:
     """Return why no files can be kept in a folder, which need not be there yet; empty where they can."""
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not there.is_dir():

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from aiodicom.association import Observer
 from aiodicom.cli import exits
@@ -22,10 +22,15 @@ from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.errors import LocalProtocolError
 from aiodicom.logs import LoggingObserver
 from aiodicom.query import QueryOptions
-from aiodicom.remote.ae import RemoteAE
 from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.upper_layer.pdu import valid_ae_title
 from aiodicom.upper_layer.presentation import ProposedContext
+
+if TYPE_CHECKING:
+    from aiodicom.remote import RemoteAE
+
+LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+"""What this machine calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +166,11 @@ def request(
     )
 
 
-def remote_ae(options: Namespace, **more: Any) -> RemoteAE:  # noqa: ANN401 - those of RemoteAE
+def remote_ae(options: Namespace, /, **more: Any) -> RemoteAE:  # noqa: ANN401 - those of RemoteAE
     """Return the peer as the options describe it; the rest is as for `RemoteAE`."""
-    return RemoteAE(
-        options.peer.host, options.peer.port, ae_title=options.peer.ae_title, **_terms(options), **more
-    )
+    from aiodicom.remote import RemoteAE
+
+    return RemoteAE(options.peer.host, options.peer.port, ae_title=options.peer.ae_title, **_terms(options), **more)
 
 
 def _terms(options: Namespace, observers: Sequence[Observer] = ()) -> dict[str, Any]:

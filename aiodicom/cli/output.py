@@ -59,6 +59,7 @@ class Output(Protocol):
         Raises:
             OutputFailed: standard output cannot be written.
         """
+        return
 
     def end(self) -> None:
         """Print what is left.
@@ -66,6 +67,7 @@ class Output(Protocol):
         Raises:
             OutputFailed: standard output cannot be written.
         """
+        return
 
 
 def add_output(parser: Parser) -> None:

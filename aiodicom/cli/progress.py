@@ -68,7 +68,7 @@ class Lines:
 class Bar:
     """A progress bar by rich, which goes away at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -82,7 +82,7 @@ class Bar:
             transient=True,
             expand=True,
         )
-        self._task = self._progress.add_task("", total=None, volume="")
+        self._task = self._progress.add_task(tally.count, total=tally.total, volume=tally.volume)
         self._progress.start()
 
     def show(self, tally: Tally) -> None:
@@ -112,7 +112,7 @@ async def shown(tally: Tally, *, hidden: bool = False, display: Display | None =
     if hidden:
         yield
         return
-    chosen = display or _display()
+    chosen = display or _display(tally)
     ticking = asyncio.get_running_loop().create_task(_tick(chosen, tally))
     try:
         yield
@@ -127,10 +127,10 @@ async def _tick(display: Display, tally: Tally) -> None:
         display.show(tally)
 
 
-def _display() -> Display:
+def _display(tally: Tally) -> Display:
     if sys.stderr.isatty():
         try:
-            return Bar()
+            return Bar(tally)
         except ImportError:
             pass
     return Lines(sys.stderr)

@@ -92,8 +92,9 @@ def add_query_options(parser: Parser, service: str = "find") -> None:
     parser.add_argument(
         "--level",
         type=str.lower,
+        metavar="LEVEL",
         choices=("patient", "study", "series", "image"),
-        help="what is asked for (by default it follows from the unique keys)",
+        help="what is wanted: patient, study, series or image (it follows from the keys)",
     )
     models = [model.name for model in MODELS.values() if getattr(model, service)]
     group = parser.add_mutually_exclusive_group()

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final, TypeAlias
 
-from aiodicom.cli.advice import HOPELESS, Facts, refusal, trouble
+from aiodicom.cli.advice import HOPELESS, Facts, tell_status, trouble
 from aiodicom.cli.console import complain, say, say_list
 from aiodicom.cli.exits import ExitCode, exit_code_of
 from aiodicom.cli.keeping import Keeper
 from aiodicom.cli.progress import shown
 from aiodicom.cli.wanted import Wanted
-from aiodicom.cli.words import amount, duration, rate, size, status_words
+from aiodicom.cli.words import amount, duration, rate, size
 from aiodicom.dimse.status import SUCCESS, Category, Status
 from aiodicom.errors import AssociationError, DimseError, OperationTimeout
 from aiodicom.operation import Operation
@@ -42,7 +42,7 @@ class Result:
 
     Args:
         wanted: what was asked for.
-        status: of the final response; None where that has not come.
+        status: of the final response; None where it was ended before.
         comment: likewise.
         progress: what the peer counted.
         is_counted: whether it counted at all.
@@ -106,23 +106,26 @@ class Retrieving:
         """Do it."""
         while self.remaining and not self._is_hopeless:
             self._scope = scope = self._begin(self.remaining[0])
+            has_ended = False
             try:
-                await self._take(scope)
+                has_ended = await self._take(scope)
             except (AssociationError, OperationTimeout) as error:
                 self.error = error
             finally:
-                self.results.append(self._result(scope))
+                self.results.append(self._result(scope, has_ended=has_ended))
                 self._arrived_before = self._arrived
                 self._scope = None
             if not self._is_cut:
                 self.remaining.popleft()
 
-    async def _take(self, scope: Scope) -> None:
+    async def _take(self, scope: Scope) -> bool:
+        """Take all that comes; return whether that was to its end."""
         async with scope:
             with suppress(DimseError):  # its status says it
                 async for each in scope:
                     if isinstance(each, Operation) and self.keeper is not None and not await self.keeper.keep(each):
-                        break
+                        return False
+            return True
 
     @property
     def _is_cut(self) -> bool:
@@ -134,10 +137,10 @@ class Retrieving:
         """Whether the next one would end as the last one did."""
         return self._is_cut or (bool(self.results) and self.results[-1].status in HOPELESS)
 
-    def _result(self, scope: Scope) -> Result:
+    def _result(self, scope: Scope, *, has_ended: bool) -> Result:
         return Result(
             self.remaining[0],
-            scope.status,
+            scope.status if has_ended else None,  # not that of our own cancelling
             scope.comment,
             scope.progress,
             getattr(scope.response, "number_of_completed_suboperations", None) is not None,
@@ -164,10 +167,9 @@ class Retrieving:
         return sum(result.progress.warning for result in self.results)
 
     def failures(self) -> dict[str, str]:
-        """Return why instances are not where they were to go, by SOP Instance UID, as far as that is known."""
-        here = {} if self.keeper is None else self.keeper.failures
-        there = {uid: "the peer could not send it" for result in self.results for uid in result.failed_uids}
-        return {**there, **here}
+        """Return why instances are not where they were to go, by SOP Instance UID; empty where the peer knows."""
+        there = {uid: "" for result in self.results for uid in result.failed_uids}
+        return there if self.keeper is None else there | self.keeper.failures
 
     @property
     def _performed(self) -> int:
@@ -227,6 +229,11 @@ async def perform(options: Namespace, retrieving: Retrieving, verb: str, where: 
         where: where the instances are, then: "into received".
         facts: what advice is made of.
     """
+    if not retrieving.wanted:
+        complain("the list names nothing to retrieve")
+        return ExitCode.NO_INPUT
+    for keyword in {keyword for each in retrieving.wanted for keyword in each.ignored}:
+        _log.warning("%s does not choose what is retrieved: find it first, and retrieve what was found", keyword)
     began = perf_counter()
     try:
         async with shown(retrieving, hidden=options.quiet or options.verbose or options.debug):
@@ -238,18 +245,18 @@ async def perform(options: Namespace, retrieving: Retrieving, verb: str, where: 
     return _exit_code(retrieving)
 
 
-def _report(
-    options: Namespace, retrieving: Retrieving, verb: str, where: str, seconds: float, facts: Facts
-) -> None:
+def _report(options: Namespace, retrieving: Retrieving, verb: str, where: str, seconds: float, facts: Facts) -> None:
     """Print what was done, and everything that was not."""
     results, keeper = retrieving.results, retrieving.keeper
     if not options.quiet:
         _say_what_was_done(retrieving, f"{verb} {{}} from {options.peer}", where, seconds)
-    say_list("failed", _failures(retrieving))
-    say_list("asked for, and not there", [str(result.wanted) for result in results if result.is_empty])
+    say_list("failed", _failures(retrieving, facts))
+    say_list("asked for, and not there", [_absent(result.wanted) for result in results if result.is_empty])
+    is_list = len(retrieving.wanted) > 1
     for result in results:
-        _tell_status(result, str(options.peer), facts, is_one_of_many=len(retrieving.wanted) > 1)
-    if len(retrieving.wanted) > 1 and results:
+        if result.status is not None:
+            tell_status(result.status, result.comment, options.peer, facts, str(result.wanted) if is_list else "")
+    if is_list and results:
         say_list("not retrieved, and can be asked for again", list(map(str, retrieving.remaining)))
     if missing := sum(result.missing for result in results):
         complain(f"{amount(missing, 'instance')} did not come: does the peer have {facts.aet} with {facts.address}?")
@@ -272,23 +279,18 @@ def _say_what_was_done(retrieving: Retrieving, form: str, where: str, seconds: f
         say(f"{retrieving.warnings:,} of these with a warning")
 
 
-def _failures(retrieving: Retrieving) -> list[str]:
+def _failures(retrieving: Retrieving, facts: Facts) -> list[str]:
     """Return a line for each instance that failed, and one for those that nobody names."""
-    named = [f"{uid}: {words}" for uid, words in retrieving.failures().items()]
+    unknown = "the peer could not send it"
+    if facts.service == "get":
+        unknown += ", perhaps in no presentation context that it accepted (-v shows them)"
+    named = [f"{uid}: {words or unknown}" for uid, words in retrieving.failures().items()]
     unnamed = retrieving.failed - len(named)
     return [*named, f"{amount(unnamed, 'instance')} that the peer does not name"] if unnamed else named
 
 
-def _tell_status(result: Result, peer: str, facts: Facts, *, is_one_of_many: bool) -> None:
-    """Tell of a final response, as loudly as it deserves."""
-    if result.status is None:
-        return
-    of_which = f"{result.wanted}: " if is_one_of_many else ""
-    if result.is_refused:
-        complain(f"{of_which}{peer} answered {refusal(result.status, result.comment, facts)}")
-    else:
-        level = logging.WARNING if result.status.category is Category.WARNING else logging.INFO
-        _log.log(level, "%s%s answered %s", of_which, peer, status_words(result.status, result.comment))
+def _absent(wanted: Wanted) -> str:
+    return f"{wanted}; its {' and '.join(wanted.lacking)} might help" if wanted.lacking else str(wanted)
 
 
 def _exit_code(retrieving: Retrieving) -> ExitCode:

@@ -7,7 +7,7 @@ import logging
 import shlex
 import signal
 from argparse import Namespace
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from anyio import to_thread
 
 from aiodicom.association import Association, Observer
-from aiodicom.cli.configuration import known_nodes
+from aiodicom.cli.configuration import KnownNodes
 from aiodicom.cli.console import complain, say
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.negotiation import Narrator
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
 HELP: Final = "be a small PACS: keep, find and retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
-Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come, with an index
-beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.
+Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come, with an
+index beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.
 Whoever is a node of aiodicom.toml may ask what that says (see `aiodicom nodes`), and is a move
-destination; everybody else may echo and store. SIGINT (Ctrl-C) and SIGTERM let what is being done
-end; a second one aborts it."""
+destination, from the moment that it stands there; everybody else may echo and store.
+SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it."""
 
 _EVERY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is called here
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--on-duplicate",
         choices=("keep", "replace"),
         default="keep",
-        help="an instance that comes again with other content is refused, or takes the place of the first (%(default)s)",
+        help="other content under a UID that is there is refused, or replaces the first (%(default)s)",
     )
     parser.add_argument(
         "--worklist", metavar="DIR", type=Path, help="answer from the worklist files in this folder, too"
@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
 async def run(options: Namespace) -> ExitCode:
     """Do it, until a signal comes."""
     start_logging(options, with_time=True)
-    nodes = known_nodes(options.config)
+    nodes = KnownNodes(options.config)
     # pydicom, which the archive needs, is loaded now, not while the first instance is awaited.
     archive_class: type[Archive] = (await to_thread.run_sync(import_module, "aiodicom.archive")).Archive
     archive = archive_class(
@@ -114,7 +114,7 @@ async def run(options: Namespace) -> ExitCode:
         with ending.on_signals():
             async with server:
                 if not options.quiet:
-                    say(_invitation(options, server.port, nodes))
+                    say(_invitation(options, server.port, len(nodes())))
                 await ending.asked.wait()
     finally:
         await archive.close()
@@ -161,17 +161,13 @@ class _Diary(Observer):
             _log.info("%s", ", ".join(filter(None, (what, name, f"for {association.peer}", status))))
 
 
-def _invitation(options: Namespace, port: int, nodes: Collection[str]) -> str:
+def _invitation(options: Namespace, port: int, nodes: int) -> str:
     """Say where we listen, and what to do next, in lines to copy."""
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in _LOOPBACK else ""
     title, address = shlex.quote(options.aet), shlex.quote(str(peer))
-    who = (
-        f"{amount(len(nodes), 'node')} may ask"
-        if nodes
-        else "once aiodicom nodes add NAME AET@HOST:PORT made you known"
-    )
+    who = f"{amount(nodes, 'node')} may ask" if nodes else "once aiodicom nodes add NAME AET@HOST:PORT made you known"
     return (
         f"{options.aet} listens at {where}, and keeps what it receives in {options.storage} (Ctrl-C stops it{reach})\n"
         f"send to it:  aiodicom store {address} FILES\n"

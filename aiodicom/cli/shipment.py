@@ -134,7 +134,7 @@ class Shipment:
         self._decompress = decompress
         self._observe = observe
 
-    async def send(self, plans: Iterable[Plan]) -> None:
+    async def send(self, plans: Iterable[Plan[InstanceFile]]) -> None:
         """Send the files of each plan in turn; stop where none of its associations came to the end of them."""
         left = list(plans)
         files = [file for plan in left for file in plan.files]

@@ -44,13 +44,18 @@ class Wanted:
 
     def __str__(self) -> str:
         key = unique_key(self.level)
-        value = self.identifier.get(key)
-        return f"{key} {value}"
+        return f"{key} {self.identifier.get(key)}"
 
     @property
     def level(self) -> Level:
         """At which level."""
         return Level(self.identifier.QueryRetrieveLevel)
+
+    @property
+    def lacking(self) -> list[str]:
+        """The unique keys of the levels above that it does not name, though most peers want them."""
+        above = self.model.levels[: self.model.levels.index(self.level)]
+        return [unique_key(each) for each in above if not self.identifier.get(unique_key(each))]
 
     @property
     def ignored(self) -> list[str]:

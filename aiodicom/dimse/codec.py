@@ -1,10 +1,10 @@
 """A command set's bytes ⇄ the dataclasses of `commands` (PS3.7 §6.3.1): Implicit VR Little Endian, group 0000 only.
 
 Sending is strict. Receiving takes what cannot be misunderstood: any order, a wrong or missing group length, elements
-that the command does not have, padding with spaces or NULs, odd lengths. A mandatory UID, AE title or type ID that is
-missing becomes "" or 0, of the type that the field promises, so that the request is answered with the status that its
-service has for such a value and the association goes on. What leaves unclear which message it is, or which request it
-belongs to, is an error.
+that the command does not have, of whatever group, padding with spaces or NULs, odd lengths. A mandatory UID, AE title
+or type ID that is missing becomes "" or 0, of the type that the field promises, so that the request is answered with
+the status that its service has for such a value and the association goes on. What leaves unclear which message it is,
+or which request it belongs to, is an error.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def decode_command(data: bytes | bytearray | memoryview) -> tuple[Command, bool]
     A request with a Command Field that PS3.7 does not know becomes an `UnrecognizedRQ`, to be responded to.
 
     Raises:
-        RemoteProtocolError: an element is truncated, doubled, of another group, or has a length that its value
-            representation cannot have; a UID has other characters than ASCII; Command Field, Command Data Set Type,
+        RemoteProtocolError: an element is truncated, doubled, or has a length that its value representation cannot have;
+            a UID has other characters than ASCII; Command Field, Command Data Set Type,
             Message ID, Message ID Being Responded To or Status is missing; the Command Field is that of an unknown
             response. Its source is 0, DIMSE's user.
     """
@@ -239,8 +239,7 @@ def _decode_elements(data: bytes | bytearray | memoryview) -> dict[int, Any]:
                 elif length:
                     raise _malformed(f"{_called(tag)} has {length} bytes instead of 2")
             elif vr is None:
-                if tag & 0xFFFF:
-                    raise _malformed(f"{_called(tag)} is of another group than 0000")
+                pass  # one that no command of ours has; Orthanc sends elements of other groups with its failures, too
             elif vr == "AT":
                 if tags := _decode_tags(octets[offset : offset + length]):
                     values[tag] = tags

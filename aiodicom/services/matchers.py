@@ -24,6 +24,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
+from aiodicom.rows import SINGLE_VALUED
+
 __all__ = [
     "FuzzyNames",
     "Matcher",
@@ -41,7 +43,6 @@ __all__ = [
     "values_of",
 ]
 
-SINGLE_VALUED: Final = frozenset(("LT", "ST", "UR", "UT"))  # a backslash in them is a character
 _WILDCARD_VRS: Final = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _NUMBER_VRS: Final = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")

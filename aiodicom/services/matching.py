@@ -257,6 +257,8 @@ def text_of(dataset: Dataset, tag: int, *, errors: Literal["strict", "replace"] 
     Raises:
         InvalidInstance: they do not fit, and errors are strict.
     """
+    from pydicom.errors import BytesLengthException
+
     if tag not in dataset:
         return ""
     element, vr = dataset.get_item(tag), vr_of(tag)
@@ -266,7 +268,7 @@ def text_of(dataset: Dataset, tag: int, *, errors: Literal["strict", "replace"] 
         else:
             value = dataset[tag].value
             text = value.decode("latin-1") if isinstance(value, bytes) else as_text(value, vr)
-    except (LookupError, TypeError, ValueError, NotImplementedError):
+    except (LookupError, TypeError, ValueError, NotImplementedError, BytesLengthException):
         if errors == "strict":
             raise InvalidInstance(f"({tag >> 16:04X},{tag & 0xFFFF:04X}): cannot be decoded") from None
         return ""

@@ -62,6 +62,8 @@ def find_service(handler: FindHandler, model: str = "study", *, options: QueryOp
     Raises:
         LocalProtocolError: there is no such model, or it has no C-FIND.
     """
+    import pydicom.filereader  # noqa: F401 - now, and not in the event loop when the first query comes
+
     chosen = model_of(model)
     if not chosen.find:
         raise LocalProtocolError(f"the model {chosen.name!r} has no C-FIND")

@@ -11,10 +11,12 @@ import inspect
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
+
+from anyio import CancelScope
 
 from aiodicom.client import associate
 from aiodicom.dataset import decode_data_set, encode_data_set
@@ -37,14 +39,18 @@ from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.planning import plan_associations
 from aiodicom.query import MODELS, NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
+from aiodicom.services.query import called
 from aiodicom.terms import Timeouts
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
 from aiodicom.workers import in_any_thread
 
-RetrieveHandler: TypeAlias = Callable[[Operation], Awaitable[Iterable[Instance]] | AsyncIterable[Instance]]
+RetrieveHandler: TypeAlias = Callable[
+    [Operation], Awaitable[Iterable[Instance]] | AsyncIterable[Instance] | Iterable[Instance]
+]
 """A handler of C-GET or C-MOVE: a coroutine function that returns the instances which the identifier asks for, or an async
-generator function that yields them. They are gathered before the first is sent, since a response tells how many remain."""
+generator function that yields them. A plain function or generator runs in a worker thread. They are gathered before the first
+is sent, since a response tells how many remain."""
 
 
 class Destinations(Protocol):
@@ -59,6 +65,9 @@ PENDING_INTERVAL: Final = 0.1
 
 PATIENCE: Final = 10.0
 """How long a sub-operation may take, in seconds, before a Pending response tells that there is one."""
+
+GRACE: Final = 2.0
+"""How long a sub-operation to a move destination may take after a C-CANCEL, in seconds."""
 
 SUB_ASSOCIATION_TIMEOUTS: Final = Timeouts(idle=None)
 
@@ -168,8 +177,7 @@ class _Get:
 
     async def __call__(self, operation: Operation) -> Conclusion:
         await operation.read_identifier()
-        items = await _gathered(self._handler, operation)
-        suboperations = _Suboperations(operation, len(items))
+        items, suboperations = await _gathered(self._handler, operation)
         assert operation.exchange is not None
         store: Store = operation.exchange.c_store
         if self._without_bulk_data:
@@ -199,9 +207,8 @@ class _Move:
                 "%s asked for a C-MOVE to %r, which is no known node", operation.peer, command.move_destination
             )
             raise DimseError(_DESTINATION_UNKNOWN, f"Move destination {command.move_destination} is unknown")
-        items = await _gathered(self._handler, operation)
-        suboperations = _Suboperations(operation, len(items))
-        return await suboperations.concluded(self._send(operation, destination, items, suboperations))
+        items, suboperations = await _gathered(self._handler, operation)
+        return await suboperations.concluded(self._send(operation, destination, items, suboperations), grace=GRACE)
 
     async def _send(
         self, operation: Operation, destination: Node, items: Sequence[Item], suboperations: _Suboperations
@@ -221,7 +228,7 @@ class _Move:
                         timeouts=self._timeouts,
                     ) as association:
                         store = partial(association.c_store, move_originator=originator)
-                        await suboperations.perform(left, store)
+                        await suboperations.perform(left, store, lambda: association.is_open)
                 except DicomNetworkError as error:
                     _log.warning("C-MOVE for %s to %s: %s", operation.peer, destination, error)
                     suboperations.comment = f"{type(error).__name__} at the move destination"
@@ -229,20 +236,29 @@ class _Move:
                         suboperations.give_up(left)
 
 
-async def _gathered(handler: RetrieveHandler, operation: Operation) -> list[Item]:
-    """Return what a handler returns or yields, as what can be planned and sent."""
-    found: object = handler(operation)
-    if inspect.isawaitable(found):
-        found = await found
+async def _gathered(handler: RetrieveHandler, operation: Operation) -> tuple[list[Item], _Suboperations]:
+    """Return what a handler returns or yields, as what can be planned and sent; what cannot be has failed."""
+    found = await called(handler, operation)
     if isinstance(found, AsyncIterable):
         instances: list[Instance] = [instance async for instance in found]
     elif isinstance(found, Iterable):
-        instances = list(found)
+        instances = await in_any_thread(list, found) if isinstance(found, Iterator) else list(found)
     else:
         raise TypeError(f"a handler of C-GET or C-MOVE returns instances, not {type(found).__name__}")
+    suboperations = _Suboperations(operation, len(instances))
     if all(isinstance(instance, InstanceFile | EncodedInstance) for instance in instances):
-        return instances  # type: ignore[return-value]
-    return await in_any_thread(lambda: [_item(instance) for instance in instances])
+        return instances, suboperations  # type: ignore[return-value]
+    return await in_any_thread(_items, instances, suboperations), suboperations
+
+
+def _items(instances: Iterable[Instance], suboperations: _Suboperations) -> list[Item]:
+    items: list[Item] = []
+    for instance in instances:
+        try:
+            items.append(_item(instance))
+        except (InvalidInstance, OSError) as error:
+            suboperations.fail(str(getattr(instance, "SOPInstanceUID", "")), error)
+    return items
 
 
 def _item(instance: Instance) -> Item:
@@ -265,6 +281,7 @@ class _Suboperations:
     failed_uids: list[str] = field(default_factory=list)
     comment: str = ""
     is_cancelled: bool = False
+    reason: Exception | None = None  # why the first of them failed that did not get as far as the peer
     told: float = 0.0  # when the last Pending response went out, in the event loop's time
 
     @property
@@ -272,33 +289,53 @@ class _Suboperations:
         """How many instances have arrived."""
         return self.completed + self.warning
 
-    async def perform(self, left: deque[Item], store: Store) -> None:
+    async def perform(self, left: deque[Item], store: Store, is_open: Callable[[], bool] = lambda: True) -> None:
         """Store the instances one after the other; those dealt with are taken from the queue.
+
+        Args:
+            left: the instances.
+            store: stores one.
+            is_open: whether there is an association; one of our own instances may cost it, when it breaks off.
 
         Raises:
             AssociationError: the association they go out on ended; OperationTimeout, likewise.
         """
-        while left and not self.is_cancelled:
+        while left and is_open() and not self.is_cancelled:
             item = left.popleft()
             try:
-                response = await store(item)
-            except (InvalidInstance, NoAcceptedContext) as error:
-                _log.warning("sub-operation for %s failed: %s", self.operation.peer, error)
-                self._count(item, None)
-            except (AssociationError, OperationTimeout):
-                self._count(item, None)
-                raise
-            else:
-                self._count(item, response)
+                self._count(item, await store(item))
+            except (AssociationError, OperationTimeout) as error:
+                self.fail(item.sop_instance_uid, error)
+                if not isinstance(error, NoAcceptedContext):
+                    raise
+            except (InvalidInstance, LocalProtocolError, OSError) as error:
+                self.fail(item.sop_instance_uid, error)
             await self._tell()
 
     def give_up(self, left: deque[Item]) -> None:
         """Count the instances as failed, and take them from the queue."""
         while left:
-            self._count(left.popleft(), None)
+            self.fail(left.popleft().sop_instance_uid)
 
-    async def concluded(self, work: Coroutine[Any, Any, None]) -> Conclusion:
-        """Do the work, and return the final response; a C-CANCEL ends it after the sub-operation that has begun."""
+    def fail(self, sop_instance_uid: str, error: Exception | None = None) -> None:
+        """Count an instance as failed; where its UID is not known, it is not in the list of those that failed."""
+        self.remaining -= 1
+        self.failed += 1
+        if sop_instance_uid:
+            self.failed_uids.append(sop_instance_uid)
+        if error is not None:
+            self.reason = self.reason or error
+            _log.debug("sub-operation for %s failed: %s", self.operation.peer, error)
+
+    async def concluded(self, work: Coroutine[Any, Any, None], *, grace: float | None = None) -> Conclusion:
+        """Do the work, and return the final response.
+
+        A C-CANCEL ends it after the sub-operation that has begun, the end of the association at once.
+
+        Args:
+            work: performs the sub-operations.
+            grace: how long that sub-operation may still take, in seconds; None is for ever.
+        """
         task = asyncio.get_running_loop().create_task(work)  # of its own: what cancels us does not cut a sub-operation
         try:
             await self._tell()
@@ -308,22 +345,29 @@ class _Suboperations:
             self.is_cancelled = self.operation.is_cancelled
             if not self.is_cancelled:
                 raise
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=grace)
         finally:
             task.cancel()
-        task.result()
-        return self._final(CANCEL if self.is_cancelled else self._status())
+            with CancelScope(shield=True):
+                await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled():
+            task.result()
+        if self.failed:
+            total = self.stored + self.failed + self.remaining
+            words = f", the first of ours because: {self.reason}" if self.reason else ""
+            _log.warning("%d of %d sub-operations for %s failed%s", self.failed, total, self.operation.peer, words)
+        return self._final(CANCEL if self.is_cancelled and self.remaining else self._status())
 
-    def _count(self, item: Item, response: CStoreRSP | None) -> None:
-        self.remaining -= 1
-        category = Category.FAILURE if response is None else response.status.category
+    def _count(self, item: Item, response: CStoreRSP) -> None:
+        category = response.status.category
         if category is Category.SUCCESS:
             self.completed += 1
         elif category is Category.WARNING:
             self.warning += 1
         else:
-            self.failed += 1
-            self.failed_uids.append(item.sop_instance_uid)
+            self.fail(item.sop_instance_uid)
+            return
+        self.remaining -= 1
 
     async def _tell(self) -> None:
         """Send a Pending response, unless the last one went out a moment ago."""
@@ -360,7 +404,13 @@ class _Suboperations:
 
 
 async def _store_without_bulk_data(store: Store, item: Item) -> CStoreRSP:
-    return await store(await in_any_thread(_without_bulk_data, item))
+    try:
+        instance = await in_any_thread(_without_bulk_data, item)
+    except InvalidInstance:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a damaged file
+        raise InvalidInstance(f"its bulk data cannot be left out: {type(error).__name__}") from None
+    return await store(instance)
 
 
 def _without_bulk_data(item: Item) -> EncodedInstance:
@@ -378,7 +428,7 @@ def _without_bulk_data(item: Item) -> EncodedInstance:
     for tag in list(dataset.keys()):
         if int(tag) in _BULK_DATA or int(tag) & 0xFF00FFFF in _REPEATING_BULK_DATA:
             del dataset[tag]
-    for waveform in dataset.get("WaveformSequence", ()):
+    for waveform in dataset.get("WaveformSequence") or ():
         waveform.pop("WaveformData", None)
     dataset.file_meta.TransferSyntaxUID = UID(EXPLICIT_VR_LITTLE_ENDIAN)
     data = encode_data_set(dataset, EXPLICIT_VR_LITTLE_ENDIAN)

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydicom import Dataset
 
 from aiodicom.cli.options import Parser
-from aiodicom.cli.queries import Query, add_query_options, query_of, retrieval_of
+from aiodicom.cli.queries import Query, add_query_options, query_of
+from aiodicom.cli.wanted import Wanted, wanted_of
 from aiodicom.dataset import decode_data_set, encode_data_set
-from aiodicom.query import Model
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
 
@@ -20,11 +20,11 @@ def query(*arguments: str, file: Path | None = None) -> Query:
     return query_of(parser.parse_args(arguments), file)
 
 
-def retrieval(*arguments: str, file: Path | None = None) -> tuple[Dataset, Model]:
+def wanted(*arguments: str, file: Path | None = None) -> tuple[Wanted, ...]:
     """What a command line asks for by C-GET or C-MOVE."""
     parser = Parser("get", "get", "")
-    add_query_options(parser)
-    return retrieval_of(parser.parse_args(arguments), file)
+    add_query_options(parser, "get")
+    return wanted_of(parser.parse_args(arguments), file)
 
 
 def sent(dataset: Dataset) -> Dataset:

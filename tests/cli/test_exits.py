@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from aiodicom.cli import main
+from aiodicom.cli import COMMANDS, main
 from aiodicom.cli.exits import MEANINGS, ExitCode, combined, exit_code_of
 from aiodicom.errors import (
     AssociationAborted,
@@ -29,7 +29,7 @@ def test_each_code_has_a_meaning() -> None:
     assert [code.value for code in ExitCode] == numbers
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["echo"], ["store"], ["nodes"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_explains_them(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main([*command, "--help"])
@@ -97,6 +97,12 @@ def test_several_at_once(codes: list[int], code: int) -> None:
         (["echo", "A@h:1", "-to", "inf"], "'inf' is no time in seconds"),
         (["echo", "A@h:1", "-v", "-q"], "not allowed with argument"),
         (["store", "A@h:1"], "name the files or folders to send"),
+        (["find", "A@h:1", "query.dcm", "more"], "unexpected: more"),
+        (["find", "A@h:1", "-W", "--output", "uids"], "what is on a worklist has no unique key"),
+        (["find", "A@h:1", "--limit", "0"], "'0' is no number from 1"),
+        (["get", "A@h:1"], "name what to retrieve: -k StudyInstanceUID=…"),
+        (["get", "A@h:1", "-W"], "unrecognized arguments: -W"),
+        (["get", "A@h:1", "-k", "StudyInstanceUID=1", "--name", "../{PatientID}"], "must be a relative path"),
         (["serve", "--port", "65536"], "'65536' is no number from 0 to 65535"),
     ],
 )

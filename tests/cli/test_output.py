@@ -52,6 +52,20 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_table_can_begin_before_its_rows_are_gathered(capsys: pytest.CaptureFixture[str]) -> None:
+    output = output_of("table", query(*KEYS))
+    output.flush()
+    assert capsys.readouterr().out == ""
+    output.show(STUDIES[0])
+    output.flush()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    output.show(STUDIES[1])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    output.flush()
+    output.end()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_table_fits_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_terminal(monkeypatch)
     long = match(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aiodicom.errors import DicomNetworkError
-from tests.cli.asking import query, retrieval, sent
+from tests.cli.asking import query, sent
 from tests.peers import dcmtk
 
 
@@ -195,44 +195,3 @@ async def test_the_character_set_of_a_file_is_left_where_it_will_do(tmp_path: Pa
         identifier = sent(query("-k", f"PatientName={key}", file=file).identifier)
         assert identifier.SpecificCharacterSet == expected
         assert (identifier.PatientName, identifier.ReferringPhysicianName) == (key, "Käse")
-
-
-# Retrievals.
-
-
-@pytest.mark.parametrize(
-    ("arguments", "level", "model"),
-    [
-        (["-k", "StudyInstanceUID=1.2"], "STUDY", "study"),
-        (["-k", "StudyInstanceUID=1.2", "-k", "SeriesInstanceUID=1.3"], "SERIES", "study"),
-        (["-k", "SOPInstanceUID=1.4\\1.5", "-k", "SeriesInstanceUID"], "IMAGE", "study"),
-        (["-k", "PatientID=1"], "PATIENT", "patient"),
-        (["-k", "PatientID=1", "--level", "patient"], "PATIENT", "patient"),
-        (["-P", "-k", "PatientID=1", "-k", "StudyInstanceUID=1.2"], "STUDY", "patient"),
-        (["-O", "-k", "QueryRetrieveLevel=PATIENT", "-k", "PatientID=1"], "PATIENT", "patient-study"),
-    ],
-)
-def test_retrievals(arguments: list[str], level: str, model: str) -> None:
-    identifier, found = retrieval(*arguments)
-    assert (identifier.QueryRetrieveLevel, found.name) == (level, model)
-    said = {argument.partition("=")[0] for argument in arguments if argument[0].isupper()}
-    assert {element.keyword for element in identifier} == said | {"QueryRetrieveLevel"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "name what to retrieve: -k StudyInstanceUID=…"),
-        (["-k", "PatientName=A*"], "name what to retrieve"),
-        (["--level", "study"], "needs its unique key, StudyInstanceUID"),
-        (["-S", "-k", "PatientID=1"], "has no level patient"),
-    ],
-)
-def test_what_cannot_be_retrieved(arguments: list[str], message: str) -> None:
-    with pytest.raises((ValueError, DicomNetworkError), match=re.escape(message)):
-        retrieval(*arguments)
-
-
-def test_a_retrieval_from_a_file(tmp_path: Path) -> None:
-    identifier, _ = retrieval(file=dump(tmp_path, "(0008,0052) CS [STUDY]\n(0020,000d) UI [1.2]\n"))
-    assert (identifier.QueryRetrieveLevel, identifier.StudyInstanceUID) == ("STUDY", "1.2")

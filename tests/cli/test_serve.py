@@ -203,16 +203,19 @@ async def test_who_is_no_node_may_store_but_not_ask_and_the_log_says_which_lines
     configuration.write_text("")
     async with serving(tmp_path, "--config", str(configuration)) as server:
         stored = await run_dcmtk("storescu", "-aet", "WORKSTATION", "127.0.0.1", str(server.port), file.path)
-        refused = await run_findscu(server.port, "QueryRetrieveLevel=STUDY", options=["-aet", "WORKSTATION"])
+        keys, options = ("QueryRetrieveLevel=STUDY", "PatientID"), ["-aet", "WORKSTATION"]
+        refused = await run_findscu(server.port, *keys, options=options)
         await server.program.error_with("refused find to 'WORKSTATION'@127.0.0.1")
         lines = [await server.program.error_with(word) for word in ("[nodes.", "ae_title", "host", "port")]
+        configuration.write_text("".join(lines))
+        answered = await run_findscu(server.port, *keys, options=options)
+        configuration.write_text("nonsense")
+        await run_findscu(server.port, *keys, options=["-aet", "STRANGER"])
+        await server.program.error_with("the nodes stay as they were")
+        still = await run_findscu(server.port, *keys, options=options)
     assert stored.exit_code == 0, stored
     assert refused.statuses == [0x0124]
-    configuration.write_text("".join(lines))
-    async with serving(tmp_path, "--config", str(configuration)) as server:
-        answered = await run_findscu(
-            server.port, "QueryRetrieveLevel=STUDY", "PatientID", options=["-aet", "WORKSTATION"]
-        )
+    assert still.statuses == answered.statuses
     assert answered.statuses == [0xFF00, 0x0000]
     assert [match.PatientID for match in answered.matches] == ["1CT1"]
 

@@ -339,7 +339,7 @@ async def test_a_bar_on_a_terminal_that_goes_away(tmp_path: Path) -> None:
             printed.extend(os.read(terminal, 65536))
         except OSError:  # the program has ended
             loop.remove_reader(terminal)
-        if b"0/3 files" in printed:
+        if b"0 of 3 files" in printed:
             drawn.set()
 
     loop = asyncio.get_running_loop()
@@ -358,7 +358,7 @@ async def test_a_bar_on_a_terminal_that_goes_away(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert output.startswith(b"sent 3 instances ")
     text = printed.decode()
-    assert "looking at the files" in text or "0/3 files" in text
+    assert "looking at the files" in text or "0 of 3 files" in text
     assert "━" in text
     assert text.rstrip().endswith("\x1b[2K")  # the line was wiped
 

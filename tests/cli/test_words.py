@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiodicom.cli.words import amount, duration, printable, size, status_words, with_uid_names
+from aiodicom.cli.words import amount, duration, printable, rate, size, status_words, with_uid_names
 from aiodicom.dimse.status import Status
 
 
@@ -26,6 +26,16 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_amounts() -> None:
     assert [amount(count, "file") for count in (0, 1, 12_000)] == ["0 files", "1 file", "12,000 files"]
+    assert [amount(count, "study", "studies") for count in (1, 2)] == ["1 study", "2 studies"]
+
+
+@pytest.mark.parametrize(
+    ("count", "volume", "words"),
+    [(1, 1000, ""), (20, 4_000_000, ": 2.0 MB/s, 10 instances/s"), (20, 0, ": 10 instances/s")],
+)
+def test_rates(count: int, volume: int, words: str) -> None:
+    assert rate(count, volume, 2.0) == words
+    assert rate(count, volume, 0.0) == ""
 
 
 def test_a_peer_cannot_paint_the_terminal() -> None:

@@ -323,6 +323,7 @@ class TestLeniency:
             element(0x7777, b""),
             element(0x7777, b"odd"),
             us(0x0700, 2),  # Priority, which C-ECHO does not have
+            element(0x0058, b"1.2.3\0", group=0x0008),  # Failed SOP Instance UID List, which belongs to the data set
             element(0x1000, b"1.2.3.4\0"),
         ],
     )
@@ -436,7 +437,7 @@ class TestMalformed:
             (us(0x0100, 0x8030) + NO_DATA_SET + us(0x0900, 0), "CEchoRSP without message_id_being_responded_to"),
             (us(0x0100, 0x8030) + us(0x0120, 7) + NO_DATA_SET, "CEchoRSP without status"),
             (us(0x0100, 0x0FFF) + NO_DATA_SET, "CCancelRQ without message_id_being_responded_to"),
-            (ECHO + element(0x0010, b"", group=0x0008), r"\(0008,0010\) is of another group"),
+            (ECHO + element(0x0010, b"1", length=2, group=0x0008), "beyond"),
             (ECHO_CLASS + ECHO, r"\(0000,0002\) is there twice"),
             (ECHO + ECHO_ID, r"\(0000,0110\) is there twice"),
             (ECHO + element(0x0903, b"\0\0\0\0"), r"\(0000,0903\) has 4 bytes"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aiodicom import RIGHTS, Archive, Server
+from aiodicom import Archive, Server
+from aiodicom.nodes import RIGHTS
 from tests.peers.asking import ask_with_findscu, ask_with_pynetdicom
 from tests.peers.conftest import StartArchive
 from tests.peers.habits import AIODICOM, DCMQRSCP, ORTHANC, Habits, unexpected

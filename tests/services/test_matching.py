@@ -311,3 +311,10 @@ def test_the_text_of_a_value(keyword: str, value: Any, expected: str, make: Make
 
 def test_names_fold_here_too() -> None:
     assert fold_name("DOE^JANE^^") == "doe^jane"
+
+
+def test_a_value_of_a_length_that_its_vr_cannot_have_matches_nothing_and_harms_nothing() -> None:
+    damaged = decode_data_set(bytes.fromhex("28001000 5553 0300") + b"\1\2\3", EXPLICIT_VR_LITTLE_ENDIAN)
+    with pytest.raises(InvalidInstance, match="cannot be decoded"):
+        text_of(damaged, 0x00280010)
+    assert text_of(damaged, 0x00280010, errors="replace") == ""

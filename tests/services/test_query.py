@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
 import threading
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,18 +19,12 @@ from aiodicom import (
     LocalProtocolError,
     Operation,
     ProposedContext,
-    QueryOptions,
     Server,
-    Timeouts,
 )
 from aiodicom.dataset import decode_data_set
-from aiodicom.dimse.commands import CFindRQ, CFindRSP, Response
-from aiodicom.operation import MAXIMUM_IDENTIFIER_ELEMENTS, IncomingDataSet, ReceiveWindow
 from aiodicom.rows import encode_row
 from aiodicom.services.query import find_service
-from aiodicom.terms import Peer
 from aiodicom.uids import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     MODALITY_WORKLIST_FIND,
@@ -41,48 +33,20 @@ from aiodicom.uids import (
     STUDY_ROOT_MOVE,
     VERIFICATION,
 )
-from aiodicom.upper_layer.items import PresentationContextRQ, SOPClassExtendedNegotiation
-from aiodicom.upper_layer.pdu import AAssociateAC
-from aiodicom.upper_layer.presentation import PresentationContext, SupportedSyntax
-from tests.inquiries import FIND, STORE, STUDY, ask, asking, cancel_pdu, find, find_pdu, instance, row, study_keys
+from tests.inquiries import STUDY, ask, asking, cancel_pdu, find, find_pdu, row
 from tests.loopback import (
     ABORT_BY_USER,
     CANARY,
-    CT,
     RELEASE_RP,
     RELEASE_RQ,
-    RawPeer,
     Recorder,
     assert_alive,
-    command_pdu,
     connect,
     element,
-    raw_connection,
-    request_pdu,
     serving,
     until,
 )
-
-ROWS: list[dict[str, Any]] = [
-    {"StudyInstanceUID": f"{STUDY}.{number}", "PatientID": str(number)} for number in range(3)
-]
-
-
-def searching(handler: Any, **options: Any) -> Any:  # noqa: ANN401
-    """A server with a handler of C-FIND."""
-    return serving(services=[find_service(handler)], **{"timeouts": Timeouts(idle=None), **options})
-
-
-async def answers(peer: RawPeer) -> tuple[list[bytes], Response]:
-    """The matches that come, encoded, and the final response."""
-    found: list[bytes] = []
-    while (response := await peer.response()).status in (0xFF00, 0xFF01):
-        data = b""
-        while (pdu := await peer.pdu())[11] == 0:
-            data += pdu[12:]
-        found.append(data + pdu[12:])
-    return found, response
-
+from tests.services.searching import ROWS, Searching, answers, asked_for, coroutine, peer_is_served, searching, yielding
 
 # Handlers of each kind.
 
@@ -91,11 +55,6 @@ async def asynchronous_generator(_operation: Operation) -> AsyncIterator[Any]:
     for each in ROWS:
         await asyncio.sleep(0)
         yield each
-
-
-async def coroutine(_operation: Operation) -> list[Any]:
-    await asyncio.sleep(0)
-    return ROWS
 
 
 async def coroutine_of_a_generator(_operation: Operation) -> Iterator[Any]:
@@ -203,30 +162,7 @@ async def test_a_generator_is_taken_in_portions_and_closed_where_it_works() -> N
         assert taken == before
 
 
-async def peer_is_served(peer: RawPeer) -> None:
-    peer.send(RELEASE_RQ)
-    assert await peer.pdu() == RELEASE_RP
-
-
 # What they yield.
-
-
-async def asked_for(handler: Any, identifier: bytes | None = None) -> tuple[list[bytes], Response]:  # noqa: ANN401
-    async with searching(handler) as server, asking(server) as peer:
-        peer.send(find_pdu(7, identifier))
-        found, response = await answers(peer)
-        assert isinstance(response, CFindRSP)
-        assert response.message_id_being_responded_to == 7
-        assert response.affected_sop_class_uid == STUDY_ROOT_FIND
-        return found, response
-
-
-def yielding(*matches: Any) -> Callable[[Operation], AsyncIterator[Any]]:  # noqa: ANN401
-    async def handler(_operation: Operation) -> AsyncIterator[Any]:
-        for each in matches:
-            yield each
-
-    return handler
 
 
 def decoded(data: bytes) -> Dataset:
@@ -397,25 +333,6 @@ async def test_a_handler_that_returns_no_matches_has_a_bug(result: object) -> No
     assert response.error_comment == "TypeError in the handler"
 
 
-class Searching:
-    """A handler that waits for ever after its first match, and notes how it ends."""
-
-    def __init__(self) -> None:
-        self.ended = asyncio.Event()
-        self.cleaned_up = False
-
-    async def __call__(self, operation: Operation) -> AsyncIterator[Any]:
-        try:
-            yield ROWS[0]
-            await asyncio.Event().wait()
-        finally:
-            self.was_cancelled = operation.is_cancelled
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            self.cleaned_up = True
-            self.ended.set()
-
-
 async def test_a_cancel_ends_the_handler() -> None:
     handler = Searching()
     async with searching(handler) as server, asking(server) as peer:
@@ -430,15 +347,53 @@ async def test_a_cancel_ends_the_handler() -> None:
         await peer_is_served(peer)
 
 
-async def test_more_cancels_do_not_disturb_what_the_handler_does_last() -> None:
-    handler = Searching()
+async def test_a_handler_that_is_not_waiting_comes_to_its_end_before_the_answer() -> None:
+    was_running: list[bool] = []
+
+    async def handler(_operation: Operation) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield ROWS[0]
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            was_running.append(bool(server.associations[0].operations))
+
     async with searching(handler) as server, asking(server) as peer:
         peer.send(find_pdu(7))
         await peer.response()
         await peer.pdu()
-        peer.send(*[cancel_pdu(7)] * 20)
-        assert (await peer.response()).status == 0xFE00
-        assert handler.cleaned_up
+        peer.send(cancel_pdu(7))
+        _, response = await answers(peer)
+        assert response.status == 0xFE00
+        assert was_running == [True]
+
+
+async def test_more_cancels_do_not_disturb_what_the_handler_does_last() -> None:
+    cleaning, go = asyncio.Event(), asyncio.Event()
+    cleaned_up: list[bool] = []
+
+    async def handler(_operation: Operation) -> AsyncIterator[Any]:
+        try:
+            yield ROWS[0]
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await go.wait()
+            cleaned_up.append(True)
+
+    recorder = Recorder()
+    async with searching(handler, observers=(recorder,)) as server, asking(server) as peer:
+        peer.send(find_pdu(7), cancel_pdu(7))
+        await cleaning.wait()
+        peer.send(cancel_pdu(7))
+        await recorder.until(lambda: recorder.calls.count("received CCancelRQ") == 2)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        go.set()
+        _, response = await answers(peer)
+        assert response.status == 0xFE00
+        assert cleaned_up == [True]
         await peer_is_served(peer)
 
 
@@ -505,238 +460,6 @@ async def test_a_release_waits_for_the_handler() -> None:
         found, response = await answers(peer)
         assert (len(found), response.status) == (3, 0)
         assert await peer.pdu() == RELEASE_RP
-
-
-# Requests that are none.
-
-
-async def test_a_message_id_that_is_outstanding_is_refused() -> None:
-    handler = Searching()
-    async with searching(handler) as server, asking(server) as peer:
-        peer.send(find_pdu(7))
-        await peer.response()
-        await peer.pdu()
-        peer.send(find_pdu(7))
-        assert (await peer.response()).status == 0x0210
-        peer.send(find_pdu(8))
-        assert (await peer.response()).message_id_being_responded_to == 8
-        peer.send(ABORT_BY_USER)
-        await handler.ended.wait()
-
-
-@pytest.mark.parametrize(("context_id", "uid", "status"), [(FIND, PATIENT_ROOT_FIND, 0x0122), (STORE, CT, 0x0211)])
-async def test_a_query_in_the_wrong_context_is_refused(context_id: int, uid: str, status: int) -> None:
-    async def keep(_operation: Operation) -> None: ...
-
-    async with searching(coroutine) as server:
-        server.on_c_store(keep)
-        async with asking(server) as peer:
-            request = CFindRQ(message_id=1, affected_sop_class_uid=uid)
-            peer.send(command_pdu(context_id, request))
-            assert (await peer.response()).status == status
-
-
-async def test_a_store_where_there_is_none_is_refused() -> None:
-    async with searching(coroutine) as server, asking(server, contexts=contexts(STUDY_ROOT_FIND)) as peer:
-        peer.send(instance(1, context_id=1, sop_class=STUDY_ROOT_FIND))
-        assert (await peer.response()).status == 0x0211
-
-
-def contexts(*uids: str) -> tuple[PresentationContextRQ, ...]:
-    return tuple(
-        PresentationContextRQ(2 * index + 1, uid, (IMPLICIT_VR_LITTLE_ENDIAN,)) for index, uid in enumerate(uids)
-    )
-
-
-async def test_a_query_without_an_identifier_has_an_empty_one() -> None:
-    async def handler(operation: Operation) -> AsyncIterator[Any]:
-        assert not list(operation.identifier)
-        yield {}
-
-    async with searching(handler) as server, asking(server) as peer:
-        peer.send(command_pdu(FIND, CFindRQ(message_id=1, affected_sop_class_uid=STUDY_ROOT_FIND)))
-        found, response = await answers(peer)
-        assert (found, response.status) == ([b""], 0)
-
-
-# Identifiers that mean no good.
-
-
-def item(content: bytes) -> bytes:
-    return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
-
-
-def sequence(content: bytes) -> bytes:
-    return element(0x0040, 0x0100, content)
-
-
-def undefined_sequence(content: bytes) -> bytes:
-    end = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-    return struct.pack("<HHI", 0x0040, 0x0100, 0xFFFFFFFF) + content + end
-
-
-def nested(depth: int) -> bytes:
-    data = b""
-    for _ in range(depth):
-        data = sequence(item(data))
-    return data
-
-
-def many_elements(count: int) -> bytes:
-    return b"".join(element(0x0009 + 2 * (number >> 12), 0x1000 + (number & 0xFFF), b"") for number in range(count))
-
-
-LARGEST = 1024 * 1024
-
-HOSTILE = {
-    "truncated": study_keys()[:-3],
-    "with a tail": study_keys() + b"\0",
-    "no data set": b"\xff" * 100,
-    "explicit in implicit": encode_row({"PatientID": "1"}, EXPLICIT_VR_LITTLE_ENDIAN),
-    "a length beyond the end": element(0x0010, 0x0020, b"1 ") + struct.pack("<HHI", 0x10, 0x30, 0xFFFFFFFE),
-    "nested deeply": nested(65),
-    "nested very deeply": nested(15_000),
-    "nested without end": struct.pack("<HHIHHI", 0x40, 0x100, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) * 5000,
-    "many elements": many_elements(MAXIMUM_IDENTIFIER_ELEMENTS + 1),
-    "as many elements as can be": many_elements(LARGEST // 8),
-    "many items": undefined_sequence(item(b"") * (LARGEST // 8 - 2)),
-    "many items, of defined length": sequence(item(b"") * (LARGEST // 8 - 1)),
-    "many elements in an item": sequence(item(many_elements(LARGEST // 8 - 2))),
-    "a damaged item": sequence(b"\xfe\xff\x00\xe0\xff\0\0\0"),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-async def test_an_identifier_that_cannot_be_understood_is_answered_with_c000(what: str) -> None:
-    async def handler(_operation: Operation) -> AsyncIterator[Any]:
-        raise AssertionError
-        yield
-
-    async with searching(handler) as server, asking(server) as peer:
-        peer.send(find_pdu(1, HOSTILE[what]))
-        response = await peer.response()
-        assert (response.status, response.error_comment) == (0xC000, "The identifier cannot be decoded")
-        await peer_is_served(peer)
-
-
-async def test_an_identifier_that_is_too_long_is_refused() -> None:
-    async with searching(coroutine) as server, asking(server) as peer:
-        peer.send(find_pdu(1, element(0x0010, 0x4000, bytes(LARGEST))))
-        assert (await peer.response()).status == 0xA700
-        peer.send(find_pdu(2))
-        assert (await answers(peer))[1].status == 0
-
-
-async def test_an_identifier_that_inflates_too_much_is_refused() -> None:
-    services = [
-        find_service(coroutine),
-    ]
-    supported = SupportedSyntax(frozenset((DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)))
-    services = [type(each)(each.request, each.handler, {STUDY_ROOT_FIND: supported}) for each in services]
-    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    bomb = stream.compress(bytes(2**24)) + stream.flush()
-    proposed = (PresentationContextRQ(FIND, STUDY_ROOT_FIND, (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)),)
-    async with serving(services=services) as server, asking(server, contexts=proposed) as peer:
-        peer.send(find_pdu(1, bomb + b"\0" * (len(bomb) % 2)))
-        assert (await peer.response()).status == 0xC000
-        stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        keys = stream.compress(encode_row({"PatientID": "1"}, EXPLICIT_VR_LITTLE_ENDIAN)) + stream.flush()
-        peer.send(find_pdu(2, keys + b"\0" * (len(keys) % 2)))
-        assert (await answers(peer))[1].status == 0
-
-
-async def test_a_large_identifier_is_decoded_elsewhere() -> None:
-    uids = "\\".join(f"1.2.826.0.1.3680043.10.954.{number}" for number in range(10_000))
-    keys = encode_row({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uids}, IMPLICIT_VR_LITTLE_ENDIAN)
-    keys += sequence(item(b"") * (MAXIMUM_IDENTIFIER_ELEMENTS - 10))
-    window = ReceiveWindow(lambda: None, lambda: None)
-    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, window)
-    data_set.feed(keys, is_last=True)
-    peer = Peer("SCU", "SCP", "SCU", None)
-    context = PresentationContext(1, STUDY_ROOT_FIND, IMPLICIT_VR_LITTLE_ENDIAN)
-    operation = Operation(CFindRQ(message_id=1, affected_sop_class_uid=STUDY_ROOT_FIND), context, peer, data_set)
-    reading = asyncio.create_task(operation.read_identifier())
-    turns = 0
-    while not reading.done():
-        turns += 1
-        await asyncio.sleep(0)
-    assert turns > 2  # the loop went on meanwhile
-    assert len((await reading).ScheduledProcedureStepSequence) == MAXIMUM_IDENTIFIER_ELEMENTS - 10
-    assert window.buffered == 0
-
-
-async def test_values_that_their_vr_does_not_allow_are_the_handlers_affair(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    keys = b"".join(
-        (
-            element(0x0008, 0x0020, CANARY.encode() + b" "),  # a date
-            element(0x0008, 0x0052, b"study "),
-            element(0x0010, 0x0040, b"tweety"),
-            element(0x0020, 0x0013, CANARY.encode() + b" "),  # a number
-            element(0x0020, 0x000D, b"1.2.*\0"),
-        )
-    )
-    (found,), response = await asked_for(yielding({}), keys)
-    assert response.status == 0
-    assert b"study " in found
-    assert "tweety" not in caplog.text.lower()
-
-
-# Extended negotiation, from end to end.
-
-
-@pytest.mark.parametrize(
-    ("uid", "offered", "answered", "seen"),
-    [
-        (STUDY_ROOT_FIND, None, None, QueryOptions()),
-        (STUDY_ROOT_FIND, (1, 1, 1, 1), (1, 0, 1, 0), QueryOptions(relational=True, fuzzy_names=True)),
-        (STUDY_ROOT_FIND, (1,), (1,), QueryOptions(relational=True)),
-        (STUDY_ROOT_FIND, (0, 0, 1), (0, 0, 1), QueryOptions(fuzzy_names=True)),
-        (STUDY_ROOT_FIND, (1, 1, 1, 1, 1, 1), (1, 0, 1, 0, 0, 0), QueryOptions(relational=True, fuzzy_names=True)),
-        (MODALITY_WORKLIST_FIND, (1, 1, 1, 1), (1, 1, 1, 0), QueryOptions(fuzzy_names=True)),
-        (MODALITY_WORKLIST_FIND, (1, 1, 0), (1, 1, 0), QueryOptions()),
-    ],
-)
-async def test_options_are_answered_as_offered_and_seen_by_the_handler(
-    uid: str, offered: tuple[int, ...] | None, answered: tuple[int, ...] | None, seen: QueryOptions
-) -> None:
-    options: list[QueryOptions] = []
-
-    async def handler(operation: Operation) -> list[Any]:
-        options.append(operation.options)
-        return []
-
-    model = "worklist" if uid == MODALITY_WORKLIST_FIND else "study"
-    ours = QueryOptions(relational=True, fuzzy_names=True)
-    service = find_service(handler, model, options=ours)
-    items = () if offered is None else (SOPClassExtendedNegotiation(uid, bytes(offered)),)
-    async with serving(services=[service]) as server, raw_connection(server) as peer:
-        peer.send(request_pdu(contexts=contexts(VERIFICATION, uid), items=items))
-        accepted = AAssociateAC.decode(memoryview(await peer.pdu())[6:])
-        answers_ = [each for each in accepted.user_information if isinstance(each, SOPClassExtendedNegotiation)]
-        assert answers_ == ([] if answered is None else [SOPClassExtendedNegotiation(uid, bytes(answered))])
-        peer.send(command_pdu(3, CFindRQ(message_id=1, affected_sop_class_uid=uid)))
-        assert (await peer.response()).status == 0
-    assert options == [seen]
-
-
-async def test_options_are_asked_for_and_granted_to_us() -> None:
-    seen: list[QueryOptions] = []
-
-    async def handler(operation: Operation) -> list[Any]:
-        seen.append(operation.options)
-        return []
-
-    granted = QueryOptions(relational=True, timezone=True)
-    async with serving(services=[find_service(handler, options=granted)]) as server:
-        wanted = QueryOptions(relational=True, combined_datetime=True)
-        async with ask(server, options=wanted) as association:
-            assert association.terms.options[STUDY_ROOT_FIND] == QueryOptions(relational=True)
-            await find(association).all()
-        async with ask(server) as association:
-            assert association.terms.options == {}
-            await find(association).all()
-    assert seen == [QueryOptions(relational=True), QueryOptions()]
 
 
 # Many, fast and slow.
@@ -866,14 +589,3 @@ async def test_a_handler_that_never_waits_lets_others_have_their_turn(kind: str)
 async def test_without_a_handler_for_a_model_its_context_is_refused() -> None:
     async with searching(coroutine) as server, connect(server, contexts=[PATIENT_ROOT_FIND, VERIFICATION]) as one:
         assert [context.abstract_syntax for context in one.contexts] == [VERIFICATION]
-
-
-def test_an_operation_of_another_kind_has_no_identifier() -> None:
-    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(lambda: None, lambda: None), is_empty=True)
-    context = PresentationContext(1, STUDY_ROOT_FIND, IMPLICIT_VR_LITTLE_ENDIAN)
-    operation = Operation(
-        CFindRQ(message_id=1, affected_sop_class_uid=STUDY_ROOT_FIND), context, Peer("A", "B", "A", None), data_set
-    )
-    with pytest.raises(LocalProtocolError, match="identifier"):
-        operation.identifier  # noqa: B018 - it is looked at
-    assert operation.options == QueryOptions()

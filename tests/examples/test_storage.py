@@ -1,10 +1,8 @@
-"""Every example runs: loaded as a module, its server on a free port, and used by a real association."""
+"""The short examples about storage, each used by a real association."""
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import pydicom
@@ -12,31 +10,10 @@ import pytest
 from pydicom.data import get_testdata_file
 
 import aiodicom
+from tests.examples.loading import load, on_a_free_port
 
-EXAMPLES: Final = Path(__file__).parent.parent / "examples"
 CT: Final = str(get_testdata_file("CT_small.dcm"))
 JPEG: Final = str(get_testdata_file("SC_rgb_jpeg_gdcm.dcm"))
-
-
-def load(name: str) -> ModuleType:
-    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def on_a_free_port(module: ModuleType) -> aiodicom.Server:
-    server = module.server
-    assert isinstance(server, aiodicom.Server)
-    server.listeners = (aiodicom.Listener(port=0),)
-    return server
-
-
-def test_all_examples_are_listed() -> None:
-    listed = (EXAMPLES / "README.md").read_text()
-    assert all(f"({path.name})" in listed for path in EXAMPLES.glob("*.py"))
 
 
 async def test_store_scp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
