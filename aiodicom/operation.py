@@ -7,7 +7,6 @@ as bytes or a Part 10 file, as a pydicom Dataset. Nobody has to take it: what is
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import os
 from collections import deque
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
-from uuid import uuid4
 
 from anyio import CancelScope, from_thread
 
@@ -25,6 +23,7 @@ from aiodicom.dimse.commands import CStoreRSP, Request, Response
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
 from aiodicom.outgoing import Instance
 from aiodicom.part10 import file_meta, valid_uid
+from aiodicom.partial import PartialFile
 from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.sequences import is_sequence
 from aiodicom.terms import Peer
@@ -53,8 +52,6 @@ SMALL_IDENTIFIER: Final = 16 * 1024
 
 # PS3.4 Table C.4-1: Unable to process.
 _UNABLE_TO_PROCESS: Final = 0xC000
-
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # the last is Windows'
 
 
 class ReceiveWindow:
@@ -374,7 +371,7 @@ class Operation:
 
         Raises:
             DimseError: 0x0117, Invalid Object Instance, where the SOP Instance UID is none (PS3.7 §C.5.9);
-                0xA700, Out of Resources, where the file cannot be written.
+                0xC000 where there is no data set; 0xA700, Out of Resources, where the file cannot be written.
             AssociationError: the association ended before the data set did.
         """
         uid = self.sop_instance_uid
@@ -389,7 +386,11 @@ class Operation:
         )
         file = PartialFile(os.fspath(folder), name or f"{uid}.dcm")
         try:
-            chunks = [meta, *await self.data_set.take(FILE_BATCH)]
+            chunks = await self.data_set.take(FILE_BATCH)
+            if not chunks:
+                self.failure = DimseError(_UNABLE_TO_PROCESS, "The request has no data set")
+                raise self.failure
+            chunks.insert(0, meta)
             while not self.data_set.is_complete:
                 await self._in_thread(file.write, chunks)
                 chunks = await self.data_set.take(FILE_BATCH)
@@ -416,70 +417,6 @@ def _decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
     except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a value
         raise InvalidInstance(f"a value of the identifier cannot be read: {type(error).__name__}") from None
     return identifier
-
-
-class PartialFile:
-    """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
-
-    It works on plain strings and a bare descriptor: for a small object everything else costs more than the writing.
-    """
-
-    def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
-        self._folder = folder
-        self._name = name
-        self.path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
-        """Its temporary name."""
-        self._descriptor: int | None = None
-        self.is_there = False
-        """Whether there is a temporary file."""
-
-    def write(self, chunks: list[bytes]) -> None:
-        """Write what comes next; the first time, there is a file from then on."""
-        if self._descriptor is None:
-            self._descriptor = self._create()
-            self.is_there = True
-        for chunk in chunks:
-            if os.write(self._descriptor, chunk) < len(chunk):
-                raise OSError(errno.ENOSPC, "the file system took only a part")
-
-    def finish(self, chunks: list[bytes], *, sync: bool = False) -> None:
-        """Write the last of it, and leave it under its temporary name; with `sync`, on the disk."""
-        self.write(chunks)
-        if sync and self._descriptor is not None:
-            os.fsync(self._descriptor)
-        self._close()
-
-    def complete(self, chunks: list[bytes]) -> Path:
-        """Write the last of it, and give it its name."""
-        self.finish(chunks)
-        name = self._name(Path(self.path)) if callable(self._name) else self._name
-        final = os.path.join(self._folder, name)  # noqa: PTH118
-        try:
-            os.replace(self.path, final)  # noqa: PTH105
-        except FileNotFoundError:
-            Path(final).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.path, final)  # noqa: PTH105
-        self.is_there = False
-        return Path(final)
-
-    def remove(self) -> None:
-        """Let there be no file, unless it has its name."""
-        self._close()
-        Path(self.path).unlink(missing_ok=True)
-        self.is_there = False
-
-    def _create(self) -> int:
-        try:
-            return os.open(self.path, _CREATE, 0o666)
-        except FileNotFoundError:
-            Path(self._folder).mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, _CREATE, 0o666)
-
-    def _close(self) -> None:
-        # Forgotten first: were it closed twice, the number might be another file's by then.
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 class BlockingOperation:

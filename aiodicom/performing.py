@@ -130,7 +130,12 @@ class Performer:
             operation.data_set.discard()
             if not operation.data_set.is_complete:
                 await operation.data_set.wait_complete()
-            response = respond(operation.command, conclusion.status, **fields_of(conclusion))
+            try:
+                response = respond(operation.command, conclusion.status, **fields_of(conclusion))
+            except TypeError as error:  # it names a field that such a response has not
+                self._on_failure(operation, error)
+                conclusion = Conclusion(PROCESSING_FAILURE, "The handler's conclusion is none")
+                response = respond(operation.command, conclusion.status, **fields_of(conclusion))
             await self._sender.send(operation.context.context_id, response, conclusion.data_set)
         except (AssociationError, OperationTimeout, LocalProtocolError):
             return  # the association is over, or we are releasing it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from aiodicom import (
     BlockingOperation,
     CEchoRQ,
+    Conclusion,
     CStoreRQ,
     DimseError,
     Operation,
@@ -369,3 +371,25 @@ async def test_what_is_offered_says_so_in_its_roles() -> None:
 
 async def _take_nothing(_operation: Operation) -> None:
     """A handler that leaves the data set."""
+
+
+async def test_a_conclusion_with_a_field_that_the_response_has_not() -> None:
+    async def store(_operation: Operation) -> Conclusion:
+        return Conclusion(0, fields={"number_of_completed_suboperations": 1})
+
+    recorder = Recorder()
+    async with serving(store, observers=(recorder,)) as server, connect(server) as association:
+        response = await association.c_store(ct_instance())
+        assert (response.status, response.error_comment) == (0x0110, "The handler's conclusion is none")
+    assert [type(error) for error in recorder.failed] == [TypeError]
+
+
+async def test_a_c_store_without_a_data_set_is_not_kept(tmp_path: Path) -> None:
+    async def store(operation: Operation) -> None:
+        await operation.save(tmp_path)
+
+    async with serving(store) as server, raw_association(server) as peer:
+        peer.send(store_pdu(has_data_set=False))
+        response = await peer.response()
+        assert (response.status, response.error_comment) == (0xC000, "The request has no data set")
+    assert list(tmp_path.iterdir()) == []

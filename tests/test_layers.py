@@ -17,7 +17,7 @@ PACKAGE: Final = "aiodicom"
 FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"errors", "version", "uids"}),
     frozenset({"upper_layer"}),
-    frozenset({"dimse", "part10", "sequences", "dataset", "rows"}),
+    frozenset({"dimse", "part10", "sequences", "dataset", "partial", "rows"}),
     frozenset(
         {
             "transport",

@@ -13,7 +13,7 @@ import pytest
 from aiodicom import AssociationError, BlockingOperation, DimseError, Operation, open_instance
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import CStoreRQ
-from aiodicom.operation import PartialFile
+from aiodicom.partial import PartialFile
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.upper_layer.pdu import PDV
 from tests.loopback import (

@@ -17,8 +17,8 @@ from aiodicom.archive.shelf import Shelf, path_of
 from aiodicom.archive.writer import Job
 from aiodicom.dimse.status import DUPLICATE_SOP_INSTANCE, INVALID_SOP_INSTANCE
 from aiodicom.errors import DimseError, InvalidInstance
-from aiodicom.operation import PartialFile
 from aiodicom.part10 import file_meta, valid_uid
+from aiodicom.partial import PartialFile
 
 __all__ = ["Incoming", "Keeping", "entry_of"]
 
