@@ -22,17 +22,19 @@ from aiodicom.cli.options import (
     add_association_options,
     add_verbosity,
     parse_with_peer,
-    request,
+    remote_ae,
     start_logging,
     whole_number,
 )
 from aiodicom.cli.peer import FORMS
 from aiodicom.cli.progress import shown
-from aiodicom.cli.shipment import Outcome, Shipment
+from aiodicom.cli.shipment import Shipment
 from aiodicom.cli.words import amount, duration, rate, size, status_words, with_uid_names
 from aiodicom.dimse.status import Category
-from aiodicom.errors import InvalidInstance
-from aiodicom.planning import find_files, plan_associations
+from aiodicom.errors import DicomNetworkError, InvalidInstance
+from aiodicom.part10 import InstanceFile
+from aiodicom.planning import find_files
+from aiodicom.remote import Outcome
 
 HELP: Final = "send files, and those in folders and below (C-STORE)"
 NOTES: Final = f"""\
@@ -55,6 +57,13 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--associations", metavar="N", type=whole_number(1, 1024), default=1, help="associations at a time (1)"
     )
+    parser.add_argument(
+        "--retries",
+        metavar="N",
+        type=whole_number(0, 1024),
+        default=3,
+        help="how often to try again what may go better later: the association was lost, the peer is full (3)",
+    )
     add_association_options(parser)
     add_verbosity(parser)
     options = parse_with_peer(parser, arguments)
@@ -71,22 +80,18 @@ async def run(options: Namespace) -> ExitCode:
         for path in unreadable:
             complain(f"{path}: {'no permission to read it' if path.exists() else 'no such file or folder'}")
         return ExitCode.CANNOT_READ_INPUT
-    shipment = Shipment(
-        partial(request, options, operations_window=(options.window, 1) if options.window > 1 else None),
-        associations=options.associations,
-        in_flight=options.window,
-        decompress=options.decompress,
-        observe=_log_outcome,
-    )
-    async with shown(shipment.tally, hidden=options.quiet or options.verbose or options.debug):
-        files, broken = await to_thread.run_sync(find_files, options.paths, abandon_on_cancel=True)
-        began = perf_counter()
-        try:
-            await shipment.send(plan_associations(files))
-        except asyncio.CancelledError:
-            _report(options, shipment, broken, perf_counter() - began)
-            raise
-        seconds = perf_counter() - began
+    async with remote_ae(options, maximum_associations=options.associations, window=options.window) as ae:
+        send = partial(ae.send, decompress=options.decompress, retries=options.retries)
+        shipment = Shipment(send, _log_outcome)
+        async with shown(shipment, hidden=options.quiet or options.verbose or options.debug):
+            files, broken = await to_thread.run_sync(find_files, options.paths, abandon_on_cancel=True)
+            began = perf_counter()
+            try:
+                await shipment.send(files)
+            except asyncio.CancelledError:
+                _report(options, shipment, broken, perf_counter() - began)
+                raise
+            seconds = perf_counter() - began
     if not files:
         for each in broken:
             complain(str(each))
@@ -97,44 +102,52 @@ async def run(options: Namespace) -> ExitCode:
 
 
 def _log_outcome(outcome: Outcome) -> None:
-    _log.info("%s: %s", outcome.file.path, _words(outcome))
+    _log.info("%s: %s", outcome.path, _words(outcome))
 
 
 def _words(outcome: Outcome) -> str:
     if outcome.response is not None:
         return f"C-STORE-RSP {status_words(outcome.response.status, outcome.response.error_comment)}"
-    return with_uid_names(str(outcome.error).removeprefix(f"{outcome.file.path}: "))
+    return with_uid_names(str(outcome.error).removeprefix(f"{outcome.path}: "))
 
 
 def _report(options: Namespace, shipment: Shipment, broken: Sequence[InvalidInstance], seconds: float) -> None:
     """Print what was done, and everything that was not."""
     warnings = [each for each in shipment.outcomes if each.category is Category.WARNING]
-    failures = [each for each in shipment.outcomes if each.category is Category.FAILURE]
+    failures = [each for each in shipment.outcomes if not each.is_stored]
     sent = len(shipment.outcomes) - len(failures)
     if not options.quiet:
-        done = sum(each.file.size for each in shipment.outcomes if each.category is not Category.FAILURE)
+        files = [each.instance for each in shipment.outcomes if each.is_stored]
+        done = sum(file.size for file in files if isinstance(file, InstanceFile))
         what = f"sent {amount(sent, 'instance')} ({size(done)})" if sent else "sent nothing"
         say(f"{what} to {options.peer} in {duration(seconds)}{rate(sent, done, seconds)}")
-        say_list("with a warning", [f"{each.file.path}: {_words(each)}" for each in warnings])
-    say_list("failed", [f"{each.file.path}: {_words(each)}" for each in failures])
+        say_list("with a warning", [f"{each.path}: {_words(each)}" for each in warnings])
+    say_list("failed", [f"{each.path}: {_words(each)}" for each in failures])
     say_list("cannot be sent", [str(each) for each in broken])
     if sent or failures:
         say_list("not sent, and can be sent again", [str(file.path) for file in shipment.remaining])
-    if shipment.error is not None and shipment.remaining:
+    if shipment.error is not None:
         complain(with_uid_names(str(shipment.error)))
-    elif shipment.error is not None:  # other associations did its work, or only its release failed
-        _log.warning("%s", with_uid_names(str(shipment.error)))
 
 
 def _exit_code(shipment: Shipment, broken: Sequence[InvalidInstance]) -> ExitCode:
-    sent = any(each.category is not Category.FAILURE for each in shipment.outcomes)
-    if shipment.remaining and shipment.error is not None:
+    sent = any(each.is_stored for each in shipment.outcomes)
+    if shipment.error is not None:
         return ExitCode.PARTIAL if sent else exit_code_of(shipment.error)
-    code = combined([*(each.exit_code for each in shipment.outcomes), *(map(exit_code_of, broken))])
+    code = combined([*map(_exit_code_of, shipment.outcomes), *map(exit_code_of, broken)])
     if code is ExitCode.INVALID_INPUT and not sent:
         return ExitCode.NO_VALID_INPUT
     # 66 says that nothing found a presentation context: where something did, there were failures.
     return ExitCode.FAILURES if code is ExitCode.NO_PRESENTATION_CONTEXT and sent else code
+
+
+def _exit_code_of(outcome: Outcome) -> ExitCode:
+    """Return what the command would end with, were it the only one."""
+    if isinstance(outcome.error, DicomNetworkError):
+        return exit_code_of(outcome.error)
+    if outcome.is_stored:
+        return ExitCode.WARNINGS if outcome.category is Category.WARNING else ExitCode.OK
+    return ExitCode.FAILURES
 
 
 COMMAND: Final = Command(HELP, parse, run)

@@ -17,7 +17,6 @@ import pytest
 
 from aiodicom import Association, DimseError, Observer, Operation, storage_service
 from aiodicom.cli.progress import Lines, shown
-from aiodicom.cli.shipment import Tally
 from aiodicom.server import Server
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from tests.cli.running import PROGRAM, SECONDS_FOR_A_LINE, once, run, serving, started, write_files
@@ -138,9 +137,9 @@ async def test_failures_and_warnings_are_listed_by_file(tmp_path: Path) -> None:
         return status
 
     async with serving(answer) as server:
-        done = await run("store", f"SCP@127.0.0.1:{server.port}", tmp_path)
+        done = await run("store", f"SCP@127.0.0.1:{server.port}", tmp_path, "--retries", "0")
         warned = await run("store", f"SCP@127.0.0.1:{server.port}", files[1], "-q")
-        quiet = await run("store", f"SCP@127.0.0.1:{server.port}", tmp_path, "-q")
+        quiet = await run("store", f"SCP@127.0.0.1:{server.port}", tmp_path, "-q", "--retries", "0")
     assert done.exit_code == 69
     coercion = "Coercion of Data Elements, or sub-operations complete with failures or warnings"
     assert done.output.splitlines()[1:] == [
@@ -197,7 +196,7 @@ async def test_cut_off_midway(tmp_path: Path, already_sent: int, exit_code: int)
         return await received.keep(operation)
 
     async with server:
-        done = await run("store", f"127.0.0.1:{server.port}", tmp_path)
+        done = await run("store", f"127.0.0.1:{server.port}", tmp_path, "--retries", "0")
         await asyncio.gather(*aborts)
     assert done.exit_code == exit_code
     assert done.errors == "error: association aborted by the peer (service-user: reason not specified)\n"
@@ -205,6 +204,24 @@ async def test_cut_off_midway(tmp_path: Path, already_sent: int, exit_code: int)
     remaining = [f"  {path}" for path in files[already_sent:]]
     title = ["3 not sent, and can be sent again:"]
     assert done.output.splitlines()[1:] == ([*title, *remaining] if already_sent else [])
+
+
+async def test_what_may_go_better_later_is_tried_again(tmp_path: Path) -> None:
+    write_files(tmp_path, 5)
+    received = Received()
+    refused: set[str] = set()
+
+    async def refuse_once(operation: Operation) -> int:
+        if operation.sop_instance_uid not in refused:
+            refused.add(operation.sop_instance_uid)
+            return 0xA700
+        return await received.keep(operation)
+
+    async with serving(refuse_once) as server:
+        done = await run("store", f"127.0.0.1:{server.port}", tmp_path, "--associations", "2")
+    assert (done.exit_code, done.errors) == (0, "")
+    assert done.output.startswith("sent 5 instances ")
+    assert len(set(received.uids)) == 5
 
 
 async def test_interrupted(tmp_path: Path) -> None:
@@ -288,7 +305,7 @@ async def test_other_associations_take_over_from_one_that_is_rejected(tmp_path: 
         done = await run("store", f"127.0.0.1:{server.port}", tmp_path, "--associations", "2")
     assert done.exit_code == 0, done
     assert len(received.uids) == 4
-    assert done.errors.startswith("warning: association rejected: local limit exceeded")
+    assert done.errors.startswith("warning: no association with 'ANY-SCP': association rejected: local limit exceeded")
 
 
 async def test_verbose_tells_each_context_and_each_status(tmp_path: Path) -> None:
@@ -374,12 +391,22 @@ class Waiting(StringIO):
         self.printed.set()
 
 
+@dataclass
+class Account:
+    """A `Tally`."""
+
+    count: str = "looking at the files"
+    volume: str = ""
+    completed: int = 0
+    total: int | None = None
+
+
 async def test_lines_where_there_is_no_terminal() -> None:
-    stream, tally = Waiting(), Tally()
+    stream, tally = Waiting(), Account()
     async with asyncio.timeout(SECONDS_FOR_A_LINE), shown(tally, display=Lines(stream, interval=0)):
         await stream.printed.wait()
         stream.printed.clear()
-        tally.files, tally.size, tally.done, tally.bytes_done = 1200, 5_000_000, 600, 2_500_000
+        tally.count, tally.volume = "600 of 1,200 files", "2.5 MB of 5.0 MB"
         await stream.printed.wait()
     first, *_, last = stream.getvalue().splitlines()
     assert first.startswith("looking at the files, after ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -146,6 +146,14 @@ def opened(recorder: Recorder) -> int:
 def numbers(uids: Iterable[str]) -> list[int]:
     """The numbers of test instances, by their UIDs."""
     return [int(uid.rpartition(".")[2]) for uid in uids]
+
+
+def turns() -> Iterator[int]:
+    """How many turns of the loop a task is given before it is cancelled: all of the first, then fewer and fewer."""
+    turn = 0
+    while True:
+        yield turn
+        turn += 1 + turn // 64
 
 
 # What is retrieved.

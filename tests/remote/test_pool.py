@@ -12,17 +12,20 @@ from aiodicom import (
     AssociationAborted,
     AssociationRejected,
     CEchoRSP,
+    IdentityType,
     LocalProtocolError,
     Node,
     Operation,
     Priority,
+    QueryOptions,
     RemoteAE,
     Timeouts,
+    UserIdentity,
 )
 from aiodicom.dimse.commands import CEchoRQ, CFindRQ, CFindRSP
 from aiodicom.dimse.status import Status
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from aiodicom.upper_layer.items import PresentationContextAC
+from aiodicom.upper_layer.items import PresentationContextAC, SOPClassExtendedNegotiation
 from tests.loopback import (
     ECHO_CONTEXT,
     RELEASE_RP,
@@ -37,7 +40,7 @@ from tests.loopback import (
     serving,
     until,
 )
-from tests.remote.peers import keep_nothing, opened, pacs, remote_of
+from tests.remote.peers import keep_nothing, opened, pacs, remote_of, turns
 
 STUDY_FIND_CONTEXT = 9  # of the default contexts
 
@@ -117,6 +120,21 @@ async def test_a_node_is_a_remote_ae() -> None:
             assert (remote.ae_title, remote.calling_ae_title) == ("SCP", "ME")
             await remote.echo()
             assert server.associations[0].peer.ae_title == "ME"
+
+
+async def test_every_association_is_asked_for_in_the_same_way() -> None:
+    identity = UserIdentity(IdentityType.USERNAME, b"me")
+    options = QueryOptions(relational=True, fuzzy_names=True)
+    async with pacs() as server, remote_of(server, identity=identity, options=options, maximum_length=16_384) as remote:
+        await remote.echo()
+        async with remote.get(level="study", StudyInstanceUID="1.2.1"):
+            found = server.associations
+    assert len(found) == 2
+    for association in found:
+        assert association.peer.identity == identity
+        assert association.terms.maximum_length == 16_384
+        offered = association.terms.user_information
+        assert any(isinstance(item, SOPClassExtendedNegotiation) for item in offered)
 
 
 @pytest.mark.parametrize(
@@ -388,9 +406,9 @@ async def test_cancelled_at_every_step_it_leaks_nothing(what: str) -> None:
     async with pacs() as server:
         server.on_c_store(keep_nothing)
         async with remote_of(server, maximum_associations=1) as remote:
-            for steps in range(400):
+            for count in turns():
                 task = asyncio.create_task(work(remote))
-                for _ in range(steps):
+                for _ in range(count):
                     await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.wait([task])
@@ -399,8 +417,6 @@ async def test_cancelled_at_every_step_it_leaks_nothing(what: str) -> None:
                     break
                 with anyio.fail_after(5):
                     await remote.echo()  # its association came back, or another one may be opened
-            else:
-                pytest.fail("it never came to its end")
 
 
 async def test_closing_ends_what_is_lent_and_refuses_who_waits() -> None:
