@@ -23,6 +23,7 @@ from pynetdicom.presentation import (
 )
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when it is imported
 
+SECONDS_TO_ANSWER: Final = 3.0
 UNIQUE_KEYS: Final = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",
@@ -65,6 +66,7 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO)
     entity = AE(ae_title=arguments.ae_title)
+    entity.dimse_timeout = SECONDS_TO_ANSWER  # where one of its threads took the response that the other waits for
     entity.add_supported_context(Verification)
     for model in (*QueryRetrievePresentationContexts, *BasicWorklistManagementPresentationContexts):
         assert model.abstract_syntax is not None
