@@ -43,10 +43,10 @@ from aiodicom.errors import (
 )
 from aiodicom.handlers import Service, storage_service
 from aiodicom.logs import LoggingObserver
-from aiodicom.nodes import Node, add_node, read_nodes
+from aiodicom.nodes import Node, add_node, format_node, nodes_from_dcmqrscp, nodes_from_orthanc, read_nodes
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance
-from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.part10 import InstanceFile, file_meta, open_instance
 from aiodicom.planning import (
     Plan,
     contexts_for,
@@ -63,12 +63,12 @@ from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.storage import save_by_study
 from aiodicom.terms import Peer, Terms, Timeouts
-from aiodicom.upper_layer.items import IdentityType, UserIdentity
+from aiodicom.upper_layer.items import IdentityType, SOPClassExtendedNegotiation, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
 from aiodicom.version import __version__
 
 if TYPE_CHECKING:
-    from aiodicom.archive import Archive
+    from aiodicom.archive import Archive, Imported, Rebuilt, rebuild
     from aiodicom.remote import Delivery, Outcome, RemoteAE, Retrieval
     from aiodicom.services.matching import answer, matches
     from aiodicom.services.naming import NameTemplate
@@ -102,6 +102,7 @@ __all__ = [
     "DimseError",
     "EncodedInstance",
     "IdentityType",
+    "Imported",
     "InstanceFile",
     "Instances",
     "InvalidInstance",
@@ -126,11 +127,13 @@ __all__ = [
     "ProposedContext",
     "ProtocolError",
     "QueryOptions",
+    "Rebuilt",
     "RemoteAE",
     "RemoteProtocolError",
     "Request",
     "Response",
     "Retrieval",
+    "SOPClassExtendedNegotiation",
     "Server",
     "Service",
     "Status",
@@ -146,24 +149,33 @@ __all__ = [
     "contexts_to_retrieve",
     "default_contexts",
     "encode_row",
+    "file_meta",
     "find_files",
     "find_service",
+    "format_node",
     "get_service",
     "matches",
     "move_service",
+    "nodes_from_dcmqrscp",
+    "nodes_from_orthanc",
     "open_instance",
     "plan_associations",
     "read_nodes",
+    "rebuild",
     "save_by_study",
     "storage_service",
 ]
 
 _LATER = {
-    "Archive": "aiodicom.archive",
+    **dict.fromkeys(("Archive", "Imported", "Rebuilt", "rebuild"), "aiodicom.archive"),
     "NameTemplate": "aiodicom.services.naming",
     **dict.fromkeys(("answer", "matches"), "aiodicom.services.matching"),
     **dict.fromkeys(("Delivery", "Outcome", "RemoteAE", "Retrieval"), "aiodicom.remote"),
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of them

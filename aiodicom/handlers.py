@@ -23,8 +23,10 @@ from aiodicom.upper_layer.presentation import SupportedSyntax
 
 CoroutineHandler: TypeAlias = Callable[[Operation], Awaitable[object]]
 BlockingHandler: TypeAlias = Callable[[BlockingOperation], object]
+Limiter: TypeAlias = Callable[[], CapacityLimiter | None]
 Handler: TypeAlias = CoroutineHandler | BlockingHandler
-"""A handler returns a status as an int (`Status` is one), or anything else for Success."""
+"""A handler returns a status as an int (`Status` is one), a `Conclusion` where that says too little, or anything else for
+Success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,10 @@ class Dispatcher:
 
     Args:
         services: what is offered; a later one replaces an earlier one for the same request and abstract syntax.
-        limiter: of the worker threads for plain functions.
+        limiter: returns that of the worker threads for plain functions, when one is to run.
     """
 
-    def __init__(self, services: Iterable[Service], limiter: CapacityLimiter | None = None) -> None:
+    def __init__(self, services: Iterable[Service], limiter: Limiter = lambda: None) -> None:
         self.supported: dict[str, SupportedSyntax] = {}
         """What is accepted for each abstract syntax: what any of its services accepts."""
         self.options: dict[str, QueryOptions] = {}
@@ -121,14 +123,14 @@ def _union(one: SupportedSyntax, other: SupportedSyntax) -> SupportedSyntax:
     )
 
 
-def _as_coroutine(handler: Handler, limiter: CapacityLimiter | None) -> CoroutineHandler:
+def _as_coroutine(handler: Handler, limiter: Limiter) -> CoroutineHandler:
     if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
         return cast("CoroutineHandler", handler)
     return partial(_in_worker_thread, cast("BlockingHandler", handler), limiter)
 
 
-async def _in_worker_thread(handler: BlockingHandler, limiter: CapacityLimiter | None, operation: Operation) -> object:
-    result = await to_thread.run_sync(handler, BlockingOperation(operation), limiter=limiter)
+async def _in_worker_thread(handler: BlockingHandler, limiter: Limiter, operation: Operation) -> object:
+    result = await to_thread.run_sync(handler, BlockingOperation(operation), limiter=limiter())
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError("the handler returned a coroutine that nobody awaits: make it an `async def`")

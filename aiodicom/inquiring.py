@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -32,7 +32,7 @@ class Inquiry:
 
     model: Model
     sop_class_uid: str
-    identifier: Dataset
+    identifier: Dataset = field(repr=False)
     make_request: Callable[..., Request]
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from aiodicom.dimse.commands import RESPONSES, CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Request, Response
+from aiodicom.dimse.commands import MAY_BE_PENDING, RESPONSES, CCancelRQ, CGetRQ, Request, Response
 from aiodicom.dimse.status import Category
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
 from aiodicom.operation import HIGH_WATER, ReceivedResponse, ReceiveWindow, Responses
@@ -16,8 +16,6 @@ from aiodicom.sending import DataSetSource, Sender
 
 NESTED_BOUND: Final = 16 * 1024 * 1024
 """How many bytes of responses wait to be taken, at most, while a request waits for its turn."""
-
-_MAY_BE_PENDING: Final = (CFindRQ, CGetRQ, CMoveRQ)
 
 
 class Turns:
@@ -107,7 +105,7 @@ class Invoker:
         return tuple(
             responses
             for responses in self._outstanding.values()
-            if isinstance(responses.request, _MAY_BE_PENDING) and not responses.is_over
+            if isinstance(responses.request, MAY_BE_PENDING) and not responses.is_over
         )
 
     @property
@@ -213,7 +211,7 @@ class Invoker:
         message_id = received.response.message_id_being_responded_to
         responses = self._outstanding[message_id]
         is_final = received.response.status.category is not Category.PENDING
-        if not (is_final or isinstance(responses.request, _MAY_BE_PENDING)):
+        if not (is_final or isinstance(responses.request, MAY_BE_PENDING)):
             raise RemoteProtocolError(f"a {type(received.response).__name__} with a status of Pending", source=0)
         responses.deliver(received, is_final=is_final)
         if is_final:

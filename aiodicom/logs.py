@@ -53,7 +53,12 @@ class LoggingObserver(Observer):
 
     def operation_failed(self, association: Association, operation: Operation, error: Exception) -> None:
         """ERROR: what kind of exception, and where it was raised."""
-        frames = extract_tb(error.__traceback__)
-        where = ", ".join(f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames[-3:])
-        what = f"{type(error).__name__} ({error.strerror})" if isinstance(error, OSError) else type(error).__name__
-        _dimse_log.error("%r of %s failed: %s at %s", operation, association.peer, what, where)
+        _dimse_log.error("%r of %s failed: %s", operation, association.peer, described(error))
+
+
+def described(error: Exception) -> str:
+    """Return what kind of exception it is, and where it was raised: what it says may hold patient data."""
+    frames = extract_tb(error.__traceback__)
+    where = ", ".join(f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames[-3:])
+    what = f"{type(error).__name__} ({error.strerror})" if isinstance(error, OSError) else type(error).__name__
+    return f"{what} at {where}"

@@ -199,9 +199,9 @@ class Conclusion:
     """
 
     status: int
-    comment: str = ""
+    comment: str = field(default="", repr=False)
     fields: Mapping[str, object] = field(default_factory=dict)
-    data_set: bytes | None = None
+    data_set: bytes | None = field(default=None, repr=False)
 
 
 class Exchange(Protocol):
@@ -307,10 +307,7 @@ class Operation:
         """
         data = await self.read(limit=MAXIMUM_IDENTIFIER)
         try:
-            if len(data) <= SMALL_IDENTIFIER and self.transfer_syntax_uid not in DEFLATED:
-                self._identifier = _decode_identifier(data, self.transfer_syntax_uid)
-            else:
-                self._identifier = await self._in_thread(_decode_identifier, data, self.transfer_syntax_uid)
+            self._identifier = await decoded(_decode_whole, data, self.transfer_syntax_uid, self._in_thread)
         except InvalidInstance as error:
             raise DimseError(_UNABLE_TO_PROCESS, "The identifier cannot be decoded") from error
         return self._identifier
@@ -388,7 +385,7 @@ class Operation:
         try:
             chunks = await self.data_set.take(FILE_BATCH)
             if not chunks:
-                self.failure = DimseError(_UNABLE_TO_PROCESS, "The request has no data set")
+                self.failure = DimseError(_UNABLE_TO_PROCESS, "The data set is missing")
                 raise self.failure
             chunks.insert(0, meta)
             while not self.data_set.is_complete:
@@ -404,10 +401,28 @@ class Operation:
                     await self._in_thread(file.remove)
 
 
-def _decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
-    identifier = decode_data_set(
+async def decoded(
+    decode: Callable[[bytes, str], Dataset], data: bytes, transfer_syntax_uid: str, in_thread: InThread
+) -> Dataset:
+    """Decode an identifier, in a worker thread where that may take long."""
+    if len(data) <= SMALL_IDENTIFIER and transfer_syntax_uid not in DEFLATED:
+        return decode(data, transfer_syntax_uid)
+    return await in_thread(decode, data, transfer_syntax_uid)
+
+
+def decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
+    """Decode an identifier of either side, within its bounds.
+
+    Raises:
+        InvalidInstance: it cannot be decoded, or exceeds them.
+    """
+    return decode_data_set(
         data, transfer_syntax_uid, max_inflated=MAXIMUM_IDENTIFIER, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS
     )
+
+
+def _decode_whole(data: bytes, transfer_syntax_uid: str) -> Dataset:
+    identifier = decode_identifier(data, transfer_syntax_uid)
     try:
         # So that they are not parsed in the event loop. Other values are left as they are: about one that its VR does not
         # allow, as those of a query often are, pydicom's log would tell, and quote it.
@@ -454,6 +469,9 @@ class ReceivedResponse(NamedTuple):
 
     response: Response
     data_set: bytes | None
+
+    def __repr__(self) -> str:
+        return f"ReceivedResponse({self.response!r})"
 
     @property
     def size(self) -> int:

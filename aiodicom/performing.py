@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from aiodicom.dimse.commands import respond
+from aiodicom.dimse.commands import MAY_BE_PENDING, respond
 from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS
 from aiodicom.errors import AssociationError, DimseError, LocalProtocolError, OperationTimeout
 from aiodicom.operation import Conclusion, Operation
@@ -89,8 +89,13 @@ class Performer:
             self._pause()
 
     def cancel(self, message_id: int) -> None:
-        """C-CANCEL: cancel the handler (PS3.7 §9.3.2.3); one that is not running any more has answered."""
+        """C-CANCEL: cancel the handler of a C-FIND, C-GET or C-MOVE (PS3.7 §9.3.2.3).
+
+        Where it is not running any more, it has answered; other operations cannot be cancelled.
+        """
         for task, operation in self._running.items():
+            if not isinstance(operation.command, MAY_BE_PENDING):
+                continue
             # What a handler does last, once it is cancelled, is not cancelled again.
             if self._is_outstanding(operation, message_id) and not operation.is_cancelled:
                 operation.is_cancelled = True

@@ -7,7 +7,7 @@ each on its own; and once more with the uncompressed ones, among them Implicit V
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
@@ -16,38 +16,16 @@ from typing import Final, Generic, TypeVar
 from aiodicom.errors import InvalidInstance, LocalProtocolError
 from aiodicom.outgoing import EncodedInstance, open_to_send
 from aiodicom.part10 import InstanceFile, open_instance
-from aiodicom.query import model_of
+from aiodicom.query import MODELS, model_of
 from aiodicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
-    MODALITY_WORKLIST_FIND,
-    PATIENT_ROOT_FIND,
-    PATIENT_ROOT_GET,
-    PATIENT_ROOT_MOVE,
-    PATIENT_STUDY_ONLY_FIND,
-    PATIENT_STUDY_ONLY_GET,
-    PATIENT_STUDY_ONLY_MOVE,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_GET,
-    STUDY_ROOT_MOVE,
     VERIFICATION,
 )
 from aiodicom.upper_layer.presentation import MAXIMUM_CONTEXTS, ProposedContext
 
 _FALLBACKS = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-_DEFAULT_ABSTRACT_SYNTAXES = (
-    VERIFICATION,
-    PATIENT_ROOT_FIND,
-    PATIENT_ROOT_MOVE,
-    PATIENT_ROOT_GET,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_MOVE,
-    STUDY_ROOT_GET,
-    PATIENT_STUDY_ONLY_FIND,
-    PATIENT_STUDY_ONLY_MOVE,
-    PATIENT_STUDY_ONLY_GET,
-    MODALITY_WORKLIST_FIND,
-)
+_DEFAULT_MODELS: Final = ("patient", "study", "patient-study", "worklist")
 
 
 # What compressed instances are stored in, the commonest first: each is proposed on its own, since of several in one
@@ -87,7 +65,9 @@ class _Draft(Generic[Sendable]):
 
 def default_contexts() -> tuple[ProposedContext, ...]:
     """Return what an association proposes unless told otherwise: Verification, Query/Retrieve and the worklist."""
-    return tuple(ProposedContext(uid) for uid in _DEFAULT_ABSTRACT_SYNTAXES)
+    models = [MODELS[name] for name in _DEFAULT_MODELS]
+    classes = [uid for model in models for uid in (model.find, model.move, model.get) if uid]
+    return tuple(ProposedContext(uid) for uid in (VERIFICATION, *classes))
 
 
 def contexts_to_retrieve(
@@ -185,7 +165,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[InstanceFi
     """
     found: list[InstanceFile] = []
     broken: list[InvalidInstance] = []
-    for path in _walk(paths):
+    for path in _walk(paths, lambda error: broken.append(_unreadable(error))):
         try:
             found.append(open_to_send(path))
         except InvalidInstance as error:
@@ -193,10 +173,14 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[InstanceFi
     return found, broken
 
 
-def _walk(paths: Iterable[str | os.PathLike[str]]) -> Iterable[Path]:
+def _unreadable(error: OSError) -> InvalidInstance:
+    return InvalidInstance(f"{error.filename}: cannot be read: {error.strerror}")
+
+
+def _walk(paths: Iterable[str | os.PathLike[str]], on_error: Callable[[OSError], None]) -> Iterable[Path]:
     for path in map(Path, paths):
         if path.is_dir():
-            for folder, folders, names in os.walk(path):
+            for folder, folders, names in os.walk(path, onerror=on_error):
                 folders.sort()
                 yield from (
                     Path(folder, name) for name in sorted(names) if name != "DICOMDIR" and not name.startswith(".")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -49,6 +49,7 @@ NO_TEXT: Final = frozenset((*_BULK, *_NUMBERS, "AT", "SQ"))
 
 _PADDED_BY_NUL: Final = frozenset(("OB", "UI", "UN"))
 _LONGEST_HEAD: Final = 64  # up to this length of a value, the head of its element is looked up
+_WIDEST_KEPT: Final = 256  # attributes of a row whose shape is remembered
 _MAXIMUM_LENGTH: Final = 0xFFFFFFFE
 # What converting a value raises; OverflowError is an ArithmeticError, UnicodeEncodeError a ValueError.
 _REFUSALS: Final = (ArithmeticError, AttributeError, TypeError, ValueError, struct.error)
@@ -59,8 +60,8 @@ class _Column(NamedTuple):
     tag: int
     vr: str
     textual: bool
-    head: bytes  # all of it but the length
-    heads: tuple[bytes, ...]  # by the number of bytes in a value that is yet to be padded
+    head: bytes  # the tag
+    rests: tuple[bytes, ...]  # of the head, by the number of bytes in a value that is yet to be padded
     padding: bytes
 
 
@@ -98,11 +99,11 @@ def encode_row(row: Row, transfer_syntax_uid: str) -> bytes:
 
 
 def _encode(row: Row, explicit: bool, text: CharacterSet) -> bytes:
-    columns = _columns(tuple(row), explicit)
+    columns = _columns(tuple(row), explicit) if len(row) <= _WIDEST_KEPT else _sorted_columns(row, explicit)
     if declared := as_text(row.get("SpecificCharacterSet") or row.get(SPECIFIC_CHARACTER_SET), "CS"):
         text = _declared(declared)
     pieces: list[bytes] = []
-    for key, (tag, vr, textual, head, heads, padding) in columns:
+    for key, (tag, vr, textual, head, rests, padding) in columns:
         value = row[key]
         try:
             if textual and isinstance(value, str):
@@ -116,15 +117,21 @@ def _encode(row: Row, explicit: bool, text: CharacterSet) -> bytes:
                 f"({tag >> 16:04X},{tag & 0xFFFF:04X}): its value cannot be encoded as {vr}: {type(error).__name__}"
             ) from None
         length = len(data)
-        pieces.append(heads[length] if length <= _LONGEST_HEAD else _long_head(head, vr, length, explicit))
+        pieces.append(head)
+        pieces.append(rests[length] if length <= _LONGEST_HEAD else _rest(vr, length, explicit))
         pieces.append(data)
         if length % 2:
             pieces.append(padding)
     return b"".join(pieces)
 
 
-@lru_cache(maxsize=1024)
+# Peers choose the shapes, so that what is kept of them is bounded.
+@lru_cache(maxsize=128)
 def _columns(keys: tuple[str | int, ...], explicit: bool) -> tuple[tuple[str | int, _Column], ...]:
+    return _sorted_columns(keys, explicit)
+
+
+def _sorted_columns(keys: Iterable[str | int], explicit: bool) -> tuple[tuple[str | int, _Column], ...]:
     # The columns of rows of one shape, in the order of their elements.
     found = sorted(((key, _column(key, explicit)) for key in keys), key=lambda pair: pair[1].tag)
     for (_, one), (key, other) in pairwise(found):
@@ -133,7 +140,7 @@ def _columns(keys: tuple[str | int, ...], explicit: bool) -> tuple[tuple[str | i
     return tuple(found)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16_384)
 def _column(key: str | int, explicit: bool) -> _Column:
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
@@ -149,23 +156,27 @@ def _column(key: str | int, explicit: bool) -> _Column:
         vr = "LO" if group % 2 and 0x10 <= element <= 0xFF else "UN"  # a private creator, or nobody knows (PS3.5 §7.8)
     if " " in vr:  # "US or SS", "OB or OW", …: the usual one
         vr = "OW" if "OB" in vr else "US"
-    head = struct.pack("<HH", group, element)
-    if explicit:
-        head += vr.encode() + (b"\0\0" if vr.encode() in LONG_VRS else b"")
-    length = "<H" if len(head) == 6 else "<I"
-    heads = tuple(head + struct.pack(length, n + n % 2) for n in range(_LONGEST_HEAD + 1))
-    return _Column(tag, vr, vr not in NO_TEXT, head, heads, b"\0" if vr in _PADDED_BY_NUL else b" ")
+    head, padding = struct.pack("<HH", group, element), b"\0" if vr in _PADDED_BY_NUL else b" "
+    return _Column(tag, vr, vr not in NO_TEXT, head, _rests(vr, explicit), padding)
 
 
-def _long_head(head: bytes, vr: str, length: int, explicit: bool) -> bytes:
+@cache  # there are some thirty VRs
+def _rests(vr: str, explicit: bool) -> tuple[bytes, ...]:
+    return tuple(_rest(vr, length, explicit) for length in range(_LONGEST_HEAD + 1))
+
+
+def _rest(vr: str, length: int, explicit: bool) -> bytes:
+    # What follows the tag in a head: the VR, if it is explicit, and the length.
     even = length + length % 2
     if even > _MAXIMUM_LENGTH:
         raise InvalidInstance(f"a value of {length} bytes is longer than any element")
-    if not explicit or vr.encode() in LONG_VRS:
-        return head + struct.pack("<I", even)
+    if not explicit:
+        return struct.pack("<I", even)
+    if vr.encode() in LONG_VRS:
+        return struct.pack("<2sHI", vr.encode(), 0, even)
     if even <= 0xFFFF:
-        return head + struct.pack("<H", even)
-    return head[:4] + struct.pack("<2sHI", b"UN", 0, even)  # PS3.5 §6.2.2: too long for its VR
+        return struct.pack("<2sH", vr.encode(), even)
+    return struct.pack("<2sHI", b"UN", 0, even)  # PS3.5 §6.2.2: too long for its VR
 
 
 # ---- values

@@ -16,18 +16,10 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, Self, Type
 
 from anyio import CancelScope
 
-from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import Response, SuboperationsRSP
 from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Category, Status
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError, OperationTimeout
-from aiodicom.operation import (
-    MAXIMUM_IDENTIFIER_ELEMENTS,
-    SMALL_IDENTIFIER,
-    Conclusion,
-    Operation,
-    ReceivedResponse,
-    Responses,
-)
+from aiodicom.operation import Conclusion, Operation, ReceivedResponse, Responses, decode_identifier, decoded
 from aiodicom.workers import InThread, Turn
 
 if TYPE_CHECKING:
@@ -111,6 +103,7 @@ class _Scope(Generic[T]):
             OperationTimeout: nothing came in time, and the association was aborted; or all of it took longer than
                 `total_timeout`, and the operation was cancelled.
             AssociationError: the association ended.
+            InvalidInstance: a match of a C-FIND cannot be decoded; the next one can be asked for.
         """
         return await self._within(self._step)
 
@@ -253,9 +246,7 @@ class Matches(_Scope["Dataset"]):
 
     async def _next(self, responses: Responses) -> Dataset:
         data, syntax = await self._next_encoded(responses), self._syntax_of(responses.context_id)
-        if len(data) <= SMALL_IDENTIFIER:
-            return _decode(data, syntax)
-        return await self._association.in_thread(_decode, data, syntax)
+        return await decoded(decode_identifier, data, syntax, self._association.in_thread)
 
     async def _step_encoded(self) -> bytes:
         return await self._next_encoded(await self._begun())
@@ -267,10 +258,6 @@ class Matches(_Scope["Dataset"]):
         if received.response.status.category is not Category.PENDING:
             self._conclude(received.response)
         return received.data_set or b""
-
-
-def _decode(data: bytes, syntax: str) -> Dataset:
-    return decode_data_set(data, syntax, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +322,7 @@ class _Retrieving(_Scope[T]):
 
 def _failed_uids(data: bytes, syntax: str) -> tuple[str, ...]:
     try:
-        found = _decode(data, syntax).get_item("FailedSOPInstanceUIDList")
+        found = decode_identifier(data, syntax).get_item("FailedSOPInstanceUIDList")
     except InvalidInstance:
         return ()  # the counters tell how many there are, and the final status stands
     # In bytes: a list that is too long for UI in explicit VR comes as UN (PS3.5 §6.2.2).

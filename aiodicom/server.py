@@ -27,7 +27,7 @@ from aiodicom.errors import (
 from aiodicom.handlers import VERIFICATION_SERVICE, Dispatcher, Handler, Service, storage_service
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node
-from aiodicom.query import NO_OPTIONS, QueryOptions
+from aiodicom.query import NO_OPTIONS, QUERY_RETRIEVE_CLASSES, QueryOptions
 from aiodicom.services.query import FindHandler, find_service
 from aiodicom.services.retrieve import Destinations, RetrieveHandler, get_service, move_service
 from aiodicom.terms import DEFAULT_WINDOW, Peer, Terms, Timeouts, announced_length, describe_peer, find_item
@@ -154,9 +154,9 @@ class Server:
         self._acceptors: set[_Acceptor] = set()
         self._servers: list[asyncio.Server] = []
         self._roll = _Roll()
-        self.dispatcher = Dispatcher(self.services)
         self.workers = Workers(worker_threads)
-        self._limiter: CapacityLimiter | None = None
+        self._limiter: CapacityLimiter | None = None  # there is one when the event loop is known
+        self.dispatcher = self._dispatcher()
         self.is_stopping = False
         self._stopped: asyncio.Event | None = None
 
@@ -181,11 +181,11 @@ class Server:
 
     def on_c_find(self, model: str = "study", *, options: QueryOptions = NO_OPTIONS) -> Callable[[F], F]:
         """Register a handler of C-FIND for an information model: `@server.on_c_find(model="study")`, see `find_service`."""
-        return self._registrar(lambda handler: find_service(handler, model, options=options))
+        return self._registrar(model, lambda handler: find_service(handler, model, options=options))
 
     def on_c_get(self, model: str = "study", *, options: QueryOptions = NO_OPTIONS) -> Callable[[R], R]:
         """Register a handler of C-GET for an information model, see `get_service`."""
-        return self._registrar(lambda handler: get_service(handler, model, options=options))
+        return self._registrar(model, lambda handler: get_service(handler, model, options=options))
 
     def on_c_move(
         self,
@@ -196,10 +196,13 @@ class Server:
     ) -> Callable[[R], R]:
         """Register a handler of C-MOVE for an information model, see `move_service`."""
         return self._registrar(
-            lambda handler: move_service(handler, destinations, model, ae_title=self.ae_title, options=options)
+            model, lambda handler: move_service(handler, destinations, model, ae_title=self.ae_title, options=options)
         )
 
-    def _registrar(self, service: Callable[[Any], Service]) -> Callable[[T], T]:
+    def _registrar(self, model: str, service: Callable[[Any], Service]) -> Callable[[T], T]:
+        if callable(model):
+            raise TypeError("this decorator wants its parentheses: @server.on_c_find()")
+
         def register(handler: T) -> T:
             self.add(service(handler))
             return handler
@@ -218,7 +221,10 @@ class Server:
     def add(self, service: Service) -> None:
         """Offer a service to associations from now on."""
         self.services.append(service)
-        self.dispatcher = Dispatcher(self.services, self._limiter)
+        self.dispatcher = self._dispatcher()
+
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.services, lambda: self._limiter)
 
     # Its life.
 
@@ -231,7 +237,6 @@ class Server:
         if self._servers:
             raise LocalProtocolError("the server is started already")
         self._limiter = CapacityLimiter(self.worker_threads)
-        self.dispatcher = Dispatcher(self.services, self._limiter)
         self.is_stopping = False
         self._stopped = asyncio.Event()
         try:
@@ -497,8 +502,9 @@ class _Acceptor:
         if offered:
             information.append(window)
         options: dict[str, QueryOptions] = {}
+        offered_options = server.dispatcher.options.keys() & QUERY_RETRIEVE_CLASSES  # other service classes have others
         for item in request.user_information:
-            if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in server.dispatcher.options:
+            if isinstance(item, SOPClassExtendedNegotiation) and item.sop_class_uid in offered_options:
                 uid, length = item.sop_class_uid, len(item.service_class_application_information)
                 options[uid] = server.dispatcher.options[uid].agree(item)
                 information.append(SOPClassExtendedNegotiation(uid, options[uid].encode(uid, length)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Protocol, TypeVar
@@ -76,7 +77,8 @@ class _Job:
         if isinstance(failure, StopIteration):  # which no future can hold
             failure = RuntimeError("a function in a worker thread raised StopIteration")
         if self.last_word is not None:
-            self.last_word.set_result(None)
+            if not self.last_word.done():  # it is where its caller was cancelled again
+                self.last_word.set_result(None)
         elif self.future.cancelled():
             pass  # its caller is about to hear of that, and then that it has ended
         elif failure is not None:
@@ -110,9 +112,10 @@ class Workers:
         try:
             result: T = await job.future
         except asyncio.CancelledError:
-            if not job.has_ended:
+            while not job.has_ended:
                 job.last_word = asyncio.get_running_loop().create_future()
-                with CancelScope(shield=True):
+                # A shield keeps off the scopes of anyio, but not a task's `cancel`, which may come again.
+                with suppress(asyncio.CancelledError), CancelScope(shield=True):
                     await job.last_word
             raise
         return result

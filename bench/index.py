@@ -100,9 +100,7 @@ def _copies(file: Path, count: int) -> tuple[list[aiodicom.EncodedInstance], int
         series = f"{number // INSTANCES_OF_A_SERIES:06}".encode()
         own = f"{number:06}".encode()
         uid = opened.sop_instance_uid.replace(NUMBER, own.decode())
-        copies.append(
-            aiodicom.EncodedInstance(CT, uid, EXPLICIT_VR_LITTLE_ENDIAN, head + own + series.join(rest))
-        )
+        copies.append(aiodicom.EncodedInstance(CT, uid, EXPLICIT_VR_LITTLE_ENDIAN, head + own + series.join(rest)))
     return copies, len(data)
 
 

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import aiodicom
-from aiodicom.part10 import file_meta
 
 server = aiodicom.Server("WEB", port=11112)
 
@@ -78,7 +77,7 @@ async def retrieved(uid: str, boundary: str) -> AsyncGenerator[bytes, None]:
         yield b""
         while instance is not None:
             yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-            yield file_meta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid)
+            yield aiodicom.file_meta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid)
             async for chunk in instance.stream():  # whoever reads slowly holds the archive back
                 yield chunk
             yield b"\r\n"

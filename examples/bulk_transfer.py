@@ -27,6 +27,7 @@ async def transfer(peer: aiodicom.RemoteAE, folder: Path, report: Path) -> int:
                     print(f"\r{done} of {len(files)}, {failed} failed", end="", file=sys.stderr, flush=True)
         finally:  # what was on its way when we were interrupted
             lines.writelines(map(line, delivery.unreported))
+            print(file=sys.stderr)
     return failed
 
 

@@ -16,11 +16,14 @@ from aiodicom import (
     NoAcceptedContext,
     Operation,
     OperationTimeout,
+    Service,
+    SupportedSyntax,
     Timeouts,
 )
-from aiodicom.dimse.commands import CCancelRQ, CEchoRSP, CStoreRQ, CStoreRSP
+from aiodicom.dimse.commands import CCancelRQ, CEchoRSP, CFindRQ, CStoreRQ, CStoreRSP
 from aiodicom.dimse.status import Status
-from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
+from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, VERIFICATION
+from tests.inquiries import asking, cancel_pdu, find_pdu
 from tests.loopback import (
     ABORT_BY_USER,
     CT,
@@ -420,15 +423,32 @@ async def test_a_cancel_reaches_a_handler_that_works() -> None:
         working.set()
         await asyncio.Event().wait()
 
-    async with serving(handler) as server, raw_association(server) as peer:
-        peer.send(store_pdu(7), fragment_pdu(data_set()))
+    service = Service(CFindRQ, handler, {STUDY_ROOT_FIND: SupportedSyntax()})
+    async with serving(services=[service]) as server, asking(server) as peer:
+        peer.send(find_pdu(7))
         await working.wait()
-        cancel = command_pdu(CT_CONTEXT, CCancelRQ(message_id_being_responded_to=7))
-        peer.send(cancel, cancel)
+        peer.send(cancel_pdu(7), cancel_pdu(7))
         response = await peer.response()
         assert (response.status, response.message_id_being_responded_to) == (0xFE00, 7)
-        peer.send(cancel, RELEASE_RQ)  # of what is over: it means nothing
+        peer.send(cancel_pdu(7), RELEASE_RQ)  # of what is over: it means nothing
         assert await peer.pdu() == RELEASE_RP
+
+
+async def test_a_cancel_does_not_reach_the_handler_of_a_c_store() -> None:
+    working, go_on, recorder = asyncio.Event(), asyncio.Event(), Recorder()
+
+    async def handler(operation: Operation) -> None:
+        await operation.read()
+        working.set()
+        await go_on.wait()
+
+    async with serving(handler, observers=(recorder,)) as server, raw_association(server) as peer:
+        peer.send(store_pdu(7), fragment_pdu(data_set()))
+        await working.wait()
+        peer.send(command_pdu(CT_CONTEXT, CCancelRQ(message_id_being_responded_to=7)))
+        await recorder.until(lambda: "received CCancelRQ" in recorder.calls)
+        go_on.set()
+        assert (await peer.response()).status == 0
 
 
 async def test_an_abort_ends_a_handler_that_works() -> None:

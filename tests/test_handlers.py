@@ -391,5 +391,5 @@ async def test_a_c_store_without_a_data_set_is_not_kept(tmp_path: Path) -> None:
     async with serving(store) as server, raw_association(server) as peer:
         peer.send(store_pdu(has_data_set=False))
         response = await peer.response()
-        assert (response.status, response.error_comment) == (0xC000, "The request has no data set")
+        assert (response.status, response.error_comment) == (0xC000, "The data set is missing")
     assert list(tmp_path.iterdir()) == []

@@ -19,23 +19,23 @@ from aiodicom import (
     Operation,
     OperationTimeout,
     Server,
+    Service,
+    SupportedSyntax,
     Timeouts,
     open_instance,
 )
-from aiodicom.dimse.commands import CCancelRQ
-from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from aiodicom.dimse.commands import CFindRQ
+from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
 from aiodicom.workers import Workers
+from tests.inquiries import asking, cancel_pdu, find_pdu
 from tests.loopback import (
     ABORT_BY_USER,
     CT,
-    CT_CONTEXT,
     Recorder,
     abort_pdu,
     assert_alive,
-    command_pdu,
     connect,
     ct_instance,
-    data_set,
     echo_pdu,
     fragment_pdu,
     instance_uid,
@@ -44,7 +44,6 @@ from tests.loopback import (
     reject_pdu,
     request_pdu,
     serving,
-    store_pdu,
     until,
 )
 
@@ -104,9 +103,9 @@ async def test_a_cancel_in_the_same_segment_as_its_request_is_answered() -> None
     async def never(_operation: Operation) -> None:
         await asyncio.Event().wait()
 
-    async with serving(never) as server, raw_association(server) as peer:
-        cancel = command_pdu(CT_CONTEXT, CCancelRQ(message_id_being_responded_to=7))
-        peer.send(store_pdu(7) + fragment_pdu(data_set()) + cancel)
+    service = Service(CFindRQ, never, {STUDY_ROOT_FIND: SupportedSyntax()})
+    async with serving(services=[service]) as server, asking(server) as peer:
+        peer.send(find_pdu(7) + cancel_pdu(7))
         assert (await peer.response()).status == 0xFE00
         assert server.associations[0]._window.buffered == 0
 

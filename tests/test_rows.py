@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -345,6 +346,27 @@ def test_private_elements_go_by_number() -> None:
     ds = decoded({0x00090010: "ACME", 0x00091001: b"odd"})
     assert ds[0x00090010].value == "ACME"
     assert ds[0x00091001].value == b"odd\0"
+
+
+def test_what_is_kept_of_shapes_is_bounded() -> None:
+    """A peer asks for what it likes, thousands of unknown attributes each time."""
+    tracemalloc.start()
+    try:
+        for group in range(0x1000, 0x1004, 2):
+            encode_row({group << 16 | element: None for element in range(1, 9991)}, EXPLICIT)
+        for first in range(1, 300):
+            encode_row({0x2000 << 16 | element: None for element in range(first, first + 250)}, EXPLICIT)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 16 << 20
+
+
+def test_a_row_may_have_more_attributes_than_what_is_kept_of_a_shape() -> None:
+    row: Row = {0x1000 << 16 | element: b"ab" for element in range(9990, 0, -1)}
+    assert [element.tag & 0xFFFF for element in decoded(row)] == list(range(1, 9991))
+    with pytest.raises(LocalProtocolError, match="given twice"):
+        encode_row({**row, 0x00100010: "A", "PatientName": "B"}, EXPLICIT)
 
 
 # ---- anything, against pydicom

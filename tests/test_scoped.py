@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
+from pydicom import Dataset
 
 from aiodicom import (
     AssociationAborted,
     AssociationReleased,
     DimseError,
     InvalidInstance,
+    Operation,
+    ProposedContext,
+    Service,
+    SupportedSyntax,
+    find_service,
 )
+from aiodicom import operation as operation_module
+from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import (
     CEchoRSP,
     CFindRQ,
@@ -20,11 +30,14 @@ from aiodicom.dimse.commands import (
     CGetRSP,
 )
 from aiodicom.dimse.status import PENDING, Status
-from aiodicom.operation import HIGH_WATER
+from aiodicom.operation import HIGH_WATER, MAXIMUM_IDENTIFIER
+from aiodicom.rows import encode_row
+from aiodicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
 from tests.inquiries import (
     ECHO,
     FIND,
     STUDY,
+    ask,
     asked,
     asked_to_find,
     assert_usable,
@@ -48,6 +61,7 @@ from tests.loopback import (
     abort_pdu,
     command_pdu,
     fragment_pdu,
+    serving,
     until,
 )
 
@@ -204,6 +218,31 @@ async def test_a_large_match_is_decoded_elsewhere() -> None:
     async with asked(script) as association:
         (found,) = await find(association).all()
         assert len(found.TextValue) == 50_000
+
+
+async def test_a_deflated_match_is_inflated_elsewhere_and_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def decode(data: bytes, *args: Any, **options: Any) -> Dataset:  # noqa: ANN401
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode_data_set(data, *args, **options)
+
+    async def handler(_operation: Operation) -> AsyncIterator[bytes]:
+        for size in (10, MAXIMUM_IDENTIFIER):
+            yield encode_row({"TextValue": "x" * size}, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+
+    deflated = (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)
+    service = Service(CFindRQ, find_service(handler).handler, {STUDY_ROOT_FIND: SupportedSyntax(frozenset(deflated))})
+    async with (
+        serving(services=[service]) as server,
+        ask(server, contexts=[ProposedContext(STUDY_ROOT_FIND, deflated)]) as association,
+        find(association) as matches,
+    ):
+        monkeypatch.setattr(operation_module, "decode_data_set", decode)
+        assert (await anext(matches)).TextValue == "x" * 10
+        with pytest.raises(InvalidInstance, match="inflate"):
+            await anext(matches)
+    assert True not in threads
 
 
 async def test_matches_can_be_had_as_they_are_encoded() -> None:

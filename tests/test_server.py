@@ -29,6 +29,7 @@ from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, 
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
     PresentationContextRQ,
+    SOPClassExtendedNegotiation,
     UserIdentityResponse,
 )
 from aiodicom.upper_layer.pdu import AAssociateAC, PDUReader
@@ -269,6 +270,13 @@ async def test_each_context_is_answered_on_its_own() -> None:
         (255, 3),
     ]
     assert answer.presentation_contexts[1].transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+
+
+async def test_the_extended_negotiation_of_storage_is_not_answered_as_that_of_a_query() -> None:
+    async with serving(hold()[2]) as server:
+        offered = SOPClassExtendedNegotiation(CT, bytes.fromhex("020000000200"))  # PS3.4 §B.3.1
+        answer = await answer_to(server, items=(offered,))
+        assert not any(isinstance(item, SOPClassExtendedNegotiation) for item in answer.user_information)
 
 
 async def test_an_association_without_an_accepted_context_can_be_released() -> None:
@@ -568,3 +576,11 @@ async def test_the_end_of_the_block_ends_it_all() -> None:
         await association.c_echo()
     assert recorder.calls == ["opened", "closed AssociationAborted"]
     assert not isinstance(recorder.closed[0], AssociationReleased)
+
+
+def test_a_decorator_without_its_parentheses_says_so() -> None:
+    server = Server("SCP")
+    with pytest.raises(TypeError, match="parentheses"):
+
+        @server.on_c_find  # type: ignore[arg-type]
+        async def find(_operation: Operation) -> None: ...

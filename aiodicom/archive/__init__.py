@@ -2,5 +2,6 @@
 
 from aiodicom.archive.archive import Archive
 from aiodicom.archive.rebuilding import Rebuilt, rebuild
+from aiodicom.archive.worklist import Imported
 
-__all__ = ["Archive", "Rebuilt", "rebuild"]
+__all__ = ["Archive", "Imported", "Rebuilt", "rebuild"]

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar, cast
 from anyio import CancelScope
 
 from aiodicom.archive.header import MAXIMUM_ELEMENTS
-from aiodicom.archive.index import Index, Readers, open_index
+from aiodicom.archive.index import Index, Readers, explained, open_index
 from aiodicom.archive.query import compile_query, compile_retrieval
 from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, locked, make_index, recover
 from aiodicom.archive.rights import UNKNOWN_MAY, Nodes, Rights
 from aiodicom.archive.services import services_of
 from aiodicom.archive.shelf import Shelf
 from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
-from aiodicom.archive.worklist import Imported, add_item, import_folder, remove_item
+from aiodicom.archive.worklist import Imported, add_steps, read_folder, remove_step, replace_steps, steps_of
 from aiodicom.archive.writer import GroupCommit, Writing
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
 from aiodicom.handlers import Service
@@ -64,8 +64,8 @@ class Archive:
 
     Args:
         folder: where it is; made if need be. Files that are there already are entered in the index when that is made.
-        nodes: the AEs that are known, and what each may do; or a function that returns them, which is called again before
-            anybody is refused.
+        nodes: the AEs that are known, and what each may do; or a function that returns them, which is called again for
+            each operation. An AE title proves nothing about who has it.
         ae_title: its own.
         on_duplicate: what becomes of an instance that comes again with other content under the same SOP Instance UID: with
             "keep" it is refused (0x0111), and the first one kept; with "replace" it takes the place of the first one, and
@@ -126,7 +126,10 @@ class Archive:
         await in_any_thread(self._open)
 
     async def close(self) -> None:
-        """Keep what is under way, wait for queries to end, and let go of the folder."""
+        """Keep what is under way, answer no more queries, and let go of the folder.
+
+        It does not wait for queries under way: whoever takes their rows may never go on. They read on until they end.
+        """
         self._is_closed = True
         with CancelScope(shield=True):
             await in_any_thread(self._close)
@@ -157,8 +160,8 @@ class Archive:
             progress: called with the number of files read so far, now and then, in a worker thread.
 
         Raises:
-            ArchiveError: the archive is closed.
-            OSError: the folder cannot be read, or the index not be written.
+            ArchiveError: the archive is closed, queries do not end, or the index cannot be written.
+            OSError: a folder cannot be read, or a file not be replaced.
         """
         if self._writer is None:
             raise ArchiveError("the archive is closed")
@@ -181,7 +184,8 @@ class Archive:
         index = Index(open_index(path, sync=self.sync), replace=self.on_duplicate == "replace")
         try:
             if recovering:
-                recover(index, self._shelf)
+                with explained(path):
+                    recover(index, self._shelf)
         except BaseException:
             index.connection.close()
             raise
@@ -348,7 +352,8 @@ class Archive:
             InvalidInstance: it has no such sequence, or cannot be encoded.
             DimseError: 0xA700 where the index cannot be written.
         """
-        await self._written(partial(add_item, item=item))
+        steps = await in_any_thread(steps_of, item)
+        await self._written(partial(add_steps, steps=steps))
 
     async def unschedule(self, study_instance_uid: str, step_id: str) -> bool:
         """Remove a step from the worklist by Study Instance UID and Scheduled Procedure Step ID; tell whether it was there.
@@ -356,16 +361,21 @@ class Archive:
         Raises:
             DimseError: 0xA700 where the index cannot be written.
         """
-        return await self._written(lambda connection: remove_item(connection, study_instance_uid, step_id))
+        return await self._written(lambda connection: remove_step(connection, study_instance_uid, step_id))
 
     async def import_worklist(self, folder: str | os.PathLike[str]) -> Imported:
         """Add the worklist files of a folder, as DCMTK's wlmscpfs and Orthanc have them: `*.wl` and `*.dcm`.
+
+        They take the place of all that came from that folder before; what was added by `schedule` stays.
 
         Raises:
             DimseError: 0xA700 where the index cannot be written.
             OSError: the folder cannot be read.
         """
-        return await self._written(partial(import_folder, folder=folder))
+        steps, report = await in_any_thread(read_folder, folder)
+        source = await in_any_thread(os.path.realpath, folder)
+        await self._written(partial(replace_steps, steps=steps, source=os.fsencode(source)))
+        return report
 
     async def _written(self, write: Callable[[sqlite3.Connection], T]) -> T:
         writer, _ = await self._opened()
@@ -408,6 +418,8 @@ class Archive:
     ) -> list[InstanceFile]:
         """Return the instances that a retrieval asks for (PS3.4 §C.4.2, §C.4.3), as they are in the index.
 
+        They are all in memory at once, some hundred bytes for each: how many remain is said from the first on.
+
         Args:
             identifier: which ones: unique keys, with a Query/Retrieve Level.
             model: the information model, by name or SOP class UID.
@@ -415,6 +427,7 @@ class Archive:
 
         Raises:
             DimseError: 0xA900 or 0xC000 where the identifier is not allowed in that model.
+            DimseError: 0xA700 where too many queries are under way.
             ArchiveError: the archive is closed, or its index cannot be read.
         """
         retrieval = compile_retrieval(identifier, model_of(model), options=options)
@@ -429,20 +442,26 @@ class Archive:
 
         Raises:
             ArchiveError: the archive is closed, or its index cannot be read.
+            DimseError: 0xA700 where too many queries are under way.
         """
         _, readers = await self._opened()
         reading = _Reading(readers, run)
         ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
+        is_last = False
         try:
-            while rows := await ahead:
-                ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
+            while not is_last:
+                rows = await ahead
+                is_last = reading.is_over
+                if not is_last:
+                    ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
                 for row in rows:
                     yield row
         finally:
-            reading.is_over = True
-            with CancelScope(shield=True):
-                await in_any_thread(reading.end)
-                await asyncio.gather(ahead, return_exceptions=True)
+            if not is_last:
+                reading.is_over = True
+                with CancelScope(shield=True):
+                    await in_any_thread(reading.end)
+                    await asyncio.gather(ahead, return_exceptions=True)
 
 
 class _Reading(Generic[T]):
@@ -461,10 +480,10 @@ class _Reading(Generic[T]):
         self._rows: Iterator[T] | None = None
         self._count = FIRST_ROWS
         self.is_over = False
-        """Whether no more rows are wanted: set in any thread, it ends what another thread is searching for."""
+        """Whether no more rows are there, or wanted: set in any thread, it ends what another one is searching for."""
 
     def next_rows(self) -> list[T]:
-        """Return some more rows; none is the end. Blocks."""
+        """Return some more rows; with the last ones, give the connection back. Blocks."""
         with self._lock:
             if self.is_over:
                 return []
@@ -476,6 +495,9 @@ class _Reading(Generic[T]):
                 rows = list(islice(self._rows, self._count))
             except sqlite3.Error as error:
                 raise ArchiveError(f"the index cannot be read: {error}") from error
+            if len(rows) < self._count:
+                self.is_over = True
+                self._give_back()
             self._count = min(2 * self._count, ROWS_AT_ONCE)
             return rows
 
@@ -484,9 +506,13 @@ class _Reading(Generic[T]):
         with self._lock:
             if isinstance(self._rows, Generator):
                 self._rows.close()
-            if self._connection is not None:
-                self._connection.set_progress_handler(None, 0)
-                self._readers.give_back(self._connection)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._connection is not None:
+            self._connection.set_progress_handler(None, 0)
+            self._readers.give_back(self._connection)
+            self._connection = None
 
 
 def _unwritable() -> DimseError:

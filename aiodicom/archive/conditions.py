@@ -38,6 +38,7 @@ COMPOUND: Final = r"GLOB '*[=\]*'"
 
 _SEVERAL: Final = r"GLOB '*\*'"
 _DAY: Final = "[0-9]" * 8
+_MAXIMUM_ALTERNATIVES: Final = 100  # SQLite bounds the depth of an expression, and the parts of a UNION
 _LAST: Final = "\U0010ffff"  # is greater than any other character
 
 
@@ -81,7 +82,10 @@ class Conditions:
         """Return the condition that a key sets to a column; None for universal matching."""
         if column.vr == "DT":
             key = in_zone(key, self.zone)
-        match matcher(column.vr, key, fuzzy_names=self._fuzzy_names):
+        test = matcher(column.vr, key, fuzzy_names=self._fuzzy_names)
+        if _alternatives(test) > _MAXIMUM_ALTERNATIVES:
+            return self._asked(column, key)
+        match test:
             case None:
                 return None
             case OneOf(values):
@@ -160,6 +164,18 @@ class Conditions:
         return f"{column.table}.pk IN ({' UNION ALL '.join(looked_up)})"
 
 
+def _alternatives(test: Matcher | None) -> int:
+    """How many conditions a matcher would become."""
+    match test:
+        case Wildcards(patterns):
+            return len(patterns)
+        case Moments(_, ranges):
+            return len(ranges)
+        case Names(names):
+            return sum(len(patterns) for name in names for patterns in name)
+    return 0
+
+
 def _either(conditions: Iterable[str]) -> str:
     return f"({' OR '.join(f'({condition})' for condition in conditions)})"
 
@@ -168,11 +184,9 @@ def _either(conditions: Iterable[str]) -> str:
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that conditions ask, unless it has them."""
-    [known] = connection.execute("SELECT count(*) FROM pragma_function_list WHERE name = 'matches_key'").fetchone()
-    if not known:
-        for name, (arguments, function) in _FUNCTIONS.items():
-            connection.create_function(name, arguments, function, deterministic=True)
+    """Give a connection the functions that conditions ask."""
+    for name, (arguments, function) in _FUNCTIONS.items():
+        connection.create_function(name, arguments, function, deterministic=True)
 
 
 def matching_items(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,21 +17,26 @@ from threading import Condition
 from typing import Final
 
 from aiodicom.archive.attributes import ATTRIBUTES, of_level
+from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.header import Header
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, create, folded
 from aiodicom.archive.worklist import create_worklist
-from aiodicom.errors import ArchiveError
+from aiodicom.errors import ArchiveError, DimseError
 from aiodicom.query import Level
 from aiodicom.services.matching import fold_name
 
-__all__ = ["Entry", "Index", "Readers", "StoredFile", "open_index"]
+__all__ = ["MAXIMUM_READERS", "Entry", "Index", "Readers", "StoredFile", "explained", "open_index"]
+
+MAXIMUM_READERS: Final = 64
+"""How many queries may be open at a time."""
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds that another process may hold the database
 _CACHE_KIB: Final = 16 * 1024  # of the connection that writes
 _LOG_KEPT: Final = 64 * 1024 * 1024  # bytes of the write-ahead log that stay after a checkpoint
 _SERIES_REMEMBERED: Final = 10_000
 _IDLE_READERS: Final = 8
+_TOO_MANY: Final = 0xA700
 
 
 @dataclass(slots=True)
@@ -69,6 +75,23 @@ class Entry:
     file: StoredFile
 
 
+@contextmanager
+def explained(path: Path, remedy: str = "build it again: aiodicom index rebuild") -> Iterator[None]:
+    """Say what SQLite fails at as an ArchiveError, and what to do next.
+
+    Args:
+        path: the database.
+        remedy: what to do next.
+
+    Raises:
+        ArchiveError: instead of a sqlite3.Error.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ArchiveError(f"{path}: the index cannot be used: {error}; {remedy}") from error
+
+
 def open_index(path: Path, *, sync: bool = True) -> sqlite3.Connection:
     """Open the index to write in it, and make it where there is none.
 
@@ -79,20 +102,14 @@ def open_index(path: Path, *, sync: bool = True) -> sqlite3.Connection:
     Raises:
         ArchiveError: it is no index, or cannot be read or written.
     """
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    try:
+    with explained(path), ExitStack() as unless_it_works:
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        unless_it_works.callback(connection.close)
         create(connection, sync=sync, indexes=INDEXES)
         create_worklist(connection)
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
-    except sqlite3.Error as error:
-        connection.close()
-        raise ArchiveError(
-            f"{path}: the index cannot be used: {error}; build it again: aiodicom index rebuild"
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
+        unless_it_works.pop_all()
     return connection
 
 
@@ -235,22 +252,27 @@ class Readers:
 
         Raises:
             ArchiveError: the index is closed, or cannot be read.
+            DimseError: 0xA700 where `MAXIMUM_READERS` are out.
         """
         with self._changed:
             if self._is_closed:
                 raise ArchiveError("the archive is closed, or its index is being built again")
+            if self._taken >= MAXIMUM_READERS:
+                raise DimseError(_TOO_MANY, "Too many queries at once")
             self._taken += 1
             if self._idle:
                 return self._idle.pop()
         try:
-            return sqlite3.connect(
+            connection = sqlite3.connect(
                 self._uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
+            add_functions(connection)
         except sqlite3.Error as error:
             with self._changed:
                 self._taken -= 1
                 self._changed.notify_all()
             raise ArchiveError(f"the index cannot be read: {error}") from error
+        return connection
 
     def give_back(self, connection: sqlite3.Connection) -> None:
         """Take a connection back, with nothing under way on it."""

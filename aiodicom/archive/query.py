@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from pydicom.datadict import dictionary_VM, keyword_for_tag, tag_for_keyword
 
 from aiodicom.archive.attributes import ATTRIBUTES, Attribute
-from aiodicom.archive.conditions import COMPOUND, Column, Conditions, add_functions, matching_items
+from aiodicom.archive.conditions import COMPOUND, Column, Conditions, matching_items
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, folded
 from aiodicom.dataset import SPECIFIC_CHARACTER_SET
 from aiodicom.errors import DimseError, InvalidInstance
@@ -199,16 +199,14 @@ class Query:
         Text is in the character set of the request if that can hold it; else in UTF-8, which is then declared.
 
         Args:
-            connection: to the index; until the iterator is exhausted or closed, it reads one state of it.
+            connection: one of `Readers`; until the iterator is exhausted or closed, it reads one state of it.
             transfer_syntax_uid: one of `aiodicom.dataset.UNCOMPRESSED`.
 
         Raises:
             sqlite3.Error: the index cannot be read.
         """
-        add_functions(connection)
-        with closing(connection.cursor()) as cursor:
-            cursor.row_factory = None
-            for values in cursor.execute(self.sql, self.parameters):
+        with closing(connection.execute(self.sql, self.parameters)) as rows:
+            for values in rows:
                 yield self._encoded(dict(zip(self.columns, values, strict=False)), transfer_syntax_uid)
 
     def _encoded(self, row: dict[int, object], transfer_syntax_uid: str) -> bytes:
@@ -276,15 +274,13 @@ class Retrieval:
         Each is path, SOP Class UID, SOP Instance UID, Transfer Syntax UID, offset of the data set, size of the file.
 
         Args:
-            connection: to the index; until the iterator is exhausted or closed, it reads one state of it.
+            connection: one of `Readers`; until the iterator is exhausted or closed, it reads one state of it.
 
         Raises:
             sqlite3.Error: the index cannot be read.
         """
-        add_functions(connection)
-        with closing(connection.cursor()) as cursor:
-            cursor.row_factory = None
-            yield from cursor.execute(self.sql, self.parameters)
+        with closing(connection.execute(self.sql, self.parameters)) as rows:
+            yield from rows
 
 
 # ---- identifiers

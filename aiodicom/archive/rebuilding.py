@@ -8,14 +8,14 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from aiodicom.archive.header import read_header_of_file
-from aiodicom.archive.index import Entry, Index, StoredFile
+from aiodicom.archive.index import Entry, Index, StoredFile, explained
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import TABLES, create
 from aiodicom.archive.shelf import Shelf, names_like, path_of
@@ -34,6 +34,8 @@ MAXIMUM_PROBLEMS: Final = 10_000
 
 _log: Final = logging.getLogger("aiodicom.archive")
 _LOCK: Final = ".lock"
+_BESIDE: Final = ("-wal", "-shm", "-journal")  # of a database
+_ROOM: Final = "see that there is room and that the folder can be written, then build it again: aiodicom index rebuild"
 _THREADS: Final = 4
 _FILES_AT_ONCE: Final = 64  # read by a thread at a time
 _CACHE_KIB: Final = 64 * 1024
@@ -71,14 +73,16 @@ def locked(folder: Path) -> Iterator[None]:
     """Have an archive to oneself: one process may use it, once.
 
     Raises:
-        ArchiveError: it is in use.
+        ArchiveError: it is in use, or cannot be locked.
     """
     # SQLite's locks work everywhere, and go with the process.
-    with closing(sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None, check_same_thread=False)) as lock:
+    with ExitStack() as resources:
         try:
+            lock = sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None, check_same_thread=False)
+            resources.enter_context(closing(lock))
             lock.execute("PRAGMA journal_mode = OFF")
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise ArchiveError(f"{folder}: the archive is in use, or cannot be locked: {error}") from error
         yield
 
@@ -95,9 +99,8 @@ def rebuild(folder: str | os.PathLike[str], *, progress: Callable[[int], None] |
         progress: called with the number of files read so far, now and then.
 
     Raises:
-        ArchiveError: the archive is in use.
-        OSError: the folder cannot be read, or the index not be written.
-        sqlite3.Error: the index cannot be written.
+        ArchiveError: the archive is in use, or the index cannot be written.
+        OSError: a folder cannot be read, or a file not be replaced.
     """
     where = Path(folder)
     with locked(where):
@@ -107,9 +110,9 @@ def rebuild(folder: str | os.PathLike[str], *, progress: Callable[[int], None] |
 def make_index(folder: Path, progress: Callable[[int], None] | None = None) -> Rebuilt:
     """Do as `rebuild` does, in an archive that is locked, and whose index is closed."""
     new, final = folder / f"{INDEX}.new", folder / INDEX
-    _remove_database(new)
+    _remove(new, ("", *_BESIDE))
     report = Rebuilt()
-    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+    with explained(new, _ROOM), closing(sqlite3.connect(new, isolation_level=None)) as connection:
         create(connection)
         _keep_worklist(connection, final)
         connection.execute("PRAGMA journal_mode = OFF")
@@ -125,9 +128,9 @@ def make_index(folder: Path, progress: Callable[[int], None] | None = None) -> R
             for table in TABLES.values()
         )
     _sync(new)
-    # For a moment there is no index, which a crash would only make us build again; a new one with the log of the old one
-    # beside it would be damaged.
-    _remove_database(final)
+    # The old one is whole without its log, and holds the worklist until the new one has its name, beside which that log
+    # would be damage.
+    _remove(final, _BESIDE)
     new.replace(final)
     _sync(folder)
     return report
@@ -282,8 +285,8 @@ def _keep_worklist(connection: sqlite3.Connection, old: Path) -> None:
         _log.warning("%s: its worklist cannot be read, and is empty now: %s", old, error)
 
 
-def _remove_database(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
+def _remove(path: Path, suffixes: Iterable[str]) -> None:
+    for suffix in suffixes:
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 

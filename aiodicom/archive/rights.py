@@ -24,7 +24,7 @@ class Rights:
     """The nodes by AE title, and what each may do. An AE title proves nothing about who has it.
 
     Args:
-        nodes: those that are known; or a function that returns them, which is called again before anybody is refused.
+        nodes: those that are known; or a function that returns them, which is called again for each operation.
         unknown_may: the rights of everybody else.
 
     Raises:
@@ -32,19 +32,24 @@ class Rights:
     """
 
     def __init__(self, nodes: Nodes | Callable[[], Nodes], unknown_may: frozenset[str] = UNKNOWN_MAY) -> None:
-        self._source: Callable[[], Nodes] = nodes if callable(nodes) else lambda: nodes
+        if callable(nodes):
+            self._source = nodes
+        else:
+            fixed = nodes if isinstance(nodes, Mapping) else tuple(nodes)
+            self._source = lambda: fixed
         self._unknown_may = unknown_may
-        self._nodes = _by_ae_title(self._source())
+        self._seen = self._source()
+        self._nodes = _by_ae_title(self._seen)
 
     def node(self, ae_title: str) -> Node | None:
         """Return the node of that AE title, if there is one."""
-        if ae_title not in self._nodes:
-            self._look_again()
+        self._look_again()
         return self._nodes.get(ae_title)
 
     def _look_again(self) -> None:
         try:
-            self._nodes = _by_ae_title(self._source())
+            if (nodes := self._source()) is not self._seen:
+                self._nodes, self._seen = _by_ae_title(nodes), nodes
         except LocalProtocolError as error:
             _log.warning("the nodes stay as they were: %s", error)
 
@@ -60,8 +65,6 @@ class Rights:
             DimseError: 0x0124, Not Authorized (PS3.7 §C.5.10); the log says which lines would allow it.
         """
         peer = operation.peer
-        if right in self._of(peer.ae_title):
-            return
         self._look_again()
         if right in self._of(peer.ae_title):
             return
@@ -72,7 +75,7 @@ class Rights:
         lines = format_node(Node(node_name(peer.ae_title), peer.ae_title, host, _USUAL_PORT))
         _log.warning(
             "refused %s to %s, which is no node. To allow it, add these lines to aiodicom.toml, with the port at which it "
-            "listens itself:\n\n%s\n",
+            "listens itself, or let `aiodicom nodes add` do so:\n\n%s\n",
             right,
             peer,
             lines,

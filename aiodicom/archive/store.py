@@ -208,14 +208,14 @@ class Keeping(Job):
             self._replaced = kept.path
         try:
             self._placed = self._shelf.place(self._file.path, entry.file.path)
-        except OSError:
+            if not is_new or self._placed != entry.file.path:
+                entry.file.path = self._placed
+                index.update(entry)
+        except BaseException as error:
             self.undo()
-            if is_new:
+            if is_new and isinstance(error, OSError):  # anything else ends the transaction
                 index.remove(entry.sop_instance_uid)
             raise
-        if not is_new or self._placed != entry.file.path:
-            entry.file.path = self._placed
-            index.update(entry)
 
     def undo(self) -> None:
         """Take the file's name away again."""
@@ -230,7 +230,7 @@ class Keeping(Job):
         if self.failure is not None or self._placed is not None:
             with suppress(OSError):
                 self._file.remove()
-        if self._placed is not None:
+        if self.failure is None and self._placed is not None:
             self._shelf.remove(self._second_name)
             if self._replaced != self._placed:  # which it is where the file was missing
                 self._shelf.remove(self._replaced)

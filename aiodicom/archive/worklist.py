@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 
-from aiodicom.archive.conditions import Column, Conditions, add_functions
+from aiodicom.archive.conditions import Column, Conditions
 from aiodicom.archive.query import character_set_of, checked_text, encode_answer
 from aiodicom.archive.schema import folded
 from aiodicom.dataset import decode_data_set, encode_data_set
@@ -32,12 +32,14 @@ from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 __all__ = [
     "Imported",
     "WorklistQuery",
-    "add_item",
+    "add_steps",
     "compile_worklist_query",
     "copy_worklist",
     "create_worklist",
-    "import_folder",
-    "remove_item",
+    "read_folder",
+    "remove_step",
+    "replace_steps",
+    "steps_of",
 ]
 
 STEPS: Final = 0x00400100  # Scheduled Procedure Step Sequence
@@ -66,44 +68,58 @@ _COLUMNS: Final = {
 _NAMES: Final = tuple(column.sql.removeprefix("worklist.") for column in _COLUMNS.values())
 _PATTERNS: Final = (".wl", ".dcm")
 
+Step = dict[str, str | bytes]  # a row: values by column
+
 
 def create_worklist(connection: sqlite3.Connection) -> None:
     """Make the table, unless it is there."""
     columns = ", ".join(f"{name} TEXT NOT NULL" for name in _NAMES)
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS worklist (pk INTEGER PRIMARY KEY, {columns}, item BLOB NOT NULL, "
+        f"CREATE TABLE IF NOT EXISTS worklist (pk INTEGER PRIMARY KEY, {columns}, item BLOB NOT NULL, source BLOB, "
         "UNIQUE (StudyInstanceUID, ScheduledProcedureStepID))"
     )
     connection.execute("CREATE INDEX IF NOT EXISTS worklist_by_date ON worklist (ScheduledProcedureStepStartDate)")
 
 
-def add_item(connection: sqlite3.Connection, item: Dataset) -> list[tuple[str, str]]:
-    """Add an item to the worklist, or replace the one that it was.
-
-    An item with several scheduled procedure steps becomes several, each with one of them, as they are answered.
+def steps_of(item: Dataset) -> list[Step]:
+    """Return the rows of a worklist item: one for each scheduled procedure step, as they are answered.
 
     Args:
-        connection: to the index, in whatever transaction.
         item: the attributes of PS3.4 Table K.6-1 that there are; at least a step in the Scheduled Procedure Step Sequence
             (0040,0100), and Study Instance UID (0020,000D) or the step's ID (0040,0009).
 
-    Returns:
-        Study Instance UID and Scheduled Procedure Step ID of each step, by which it is replaced and removed.
-
     Raises:
         InvalidInstance: the item lacks these, or cannot be encoded.
-        sqlite3.Error: the table cannot be written.
     """
     rows = [_row(item, step) for step in items_of(item, STEPS)]
     if not rows:
         raise InvalidInstance("a worklist item has a step in its Scheduled Procedure Step Sequence (0040,0100)")
-    for row in rows:
-        names, marks = ", ".join(row), ", ".join("?" * len(row))
-        connection.execute(f"INSERT OR REPLACE INTO worklist ({names}) VALUES ({marks})", tuple(row.values()))
-    return [(str(row["StudyInstanceUID"]), str(row["ScheduledProcedureStepID"])) for row in rows]
+    return rows
 
 
-def remove_item(connection: sqlite3.Connection, study_instance_uid: str, step_id: str) -> bool:
+def add_steps(connection: sqlite3.Connection, steps: Iterable[Step], *, source: bytes | None = None) -> None:
+    """Add steps to the worklist; those with the same Study Instance UID and Scheduled Procedure Step ID are replaced.
+
+    Args:
+        connection: to the index, in whatever transaction.
+        steps: the rows.
+        source: the folder that they come from, if they do.
+
+    Raises:
+        sqlite3.Error: the table cannot be written.
+    """
+    names, marks = ", ".join((*_NAMES, "item", "source")), ", ".join("?" * (len(_NAMES) + 2))
+    statement = f"INSERT OR REPLACE INTO worklist ({names}) VALUES ({marks})"
+    connection.executemany(statement, ((*step.values(), source) for step in steps))
+
+
+def replace_steps(connection: sqlite3.Connection, steps: Iterable[Step], source: bytes) -> None:
+    """Do as `add_steps` does, and remove whatever else came from that source."""
+    connection.execute("DELETE FROM worklist WHERE source = ?", (source,))
+    add_steps(connection, steps, source=source)
+
+
+def remove_step(connection: sqlite3.Connection, study_instance_uid: str, step_id: str) -> bool:
     """Remove a step from the worklist; return whether it was there.
 
     Args:
@@ -131,33 +147,36 @@ class Imported:
     problems: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def import_folder(connection: sqlite3.Connection, folder: str | os.PathLike[str]) -> Imported:
-    """Add the worklist files in a folder, as DCMTK's wlmscpfs and Orthanc have them: `*.wl` and `*.dcm`.
+def read_folder(folder: str | os.PathLike[str]) -> tuple[list[Step], Imported]:
+    """Return the rows of the worklist files in a folder, and a report.
 
-    Folders in it are not looked into: wlmscpfs has one for each AE title.
+    They are as DCMTK's wlmscpfs and Orthanc have them: `*.wl` and `*.dcm`. Folders in it are not looked
+    into: wlmscpfs has one for each AE title.
 
     Args:
-        connection: to the index, in whatever transaction.
         folder: where they are.
 
     Raises:
         OSError: the folder cannot be read.
-        sqlite3.Error: the table cannot be written.
     """
+    steps: list[Step] = []
     report = Imported()
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in _PATTERNS and path.is_file():
             try:
-                report.steps += add_item(connection, _read(path))
+                steps += steps_of(_read(path))
             except InvalidInstance as error:
                 report.problems.append((path, str(error)))
             except OSError as error:
                 report.problems.append((path, f"cannot be read: {error.strerror}"))
-    return report
+    report.steps = [(str(step["StudyInstanceUID"]), str(step["ScheduledProcedureStepID"])) for step in steps]
+    return steps, report
 
 
 def copy_worklist(source: str | os.PathLike[str], connection: sqlite3.Connection) -> None:
     """Take over the worklist of another database, such as of an index that is being built again.
+
+    That database is whole then without the write-ahead log beside it.
 
     Args:
         source: the database; where there is none, or it has no worklist, nothing is taken over.
@@ -172,8 +191,9 @@ def copy_worklist(source: str | os.PathLike[str], connection: sqlite3.Connection
     try:
         [known] = connection.execute("SELECT count(*) FROM source.sqlite_schema WHERE name = 'worklist'").fetchone()
         if known:
-            names = ", ".join((*_NAMES, "item"))
+            names = ", ".join((*_NAMES, "item", "source"))
             connection.execute(f"INSERT OR REPLACE INTO worklist ({names}) SELECT {names} FROM source.worklist")
+            connection.execute("PRAGMA source.wal_checkpoint(TRUNCATE)")
     finally:
         connection.execute("DETACH DATABASE source")
 
@@ -224,16 +244,14 @@ class WorklistQuery:
         """Yield the matches, encoded, while they are found; text as `aiodicom.archive.query.Query.run` has it.
 
         Args:
-            connection: to the index; until the iterator is exhausted or closed, it reads one state of it.
+            connection: one of `Readers`; until the iterator is exhausted or closed, it reads one state of it.
             transfer_syntax_uid: one of `aiodicom.dataset.UNCOMPRESSED`.
 
         Raises:
             sqlite3.Error: the table cannot be read.
         """
-        add_functions(connection)
-        with closing(connection.cursor()) as cursor:
-            cursor.row_factory = None
-            for (data,) in cursor.execute(self.sql, self.parameters):
+        with closing(connection.execute(self.sql, self.parameters)) as rows:
+            for (data,) in rows:
                 item = decode_data_set(data, EXPLICIT_VR_LITTLE_ENDIAN)
                 if self.keys.match(item):
                     yield encode_answer(_as_row(self.keys.answer(item)), self.character_set, transfer_syntax_uid)
@@ -244,7 +262,7 @@ def _depends(keyword: str, options: QueryOptions) -> bool:
     return _COLUMNS[keyword].vr in ("DA", "TM") and (options.combined_datetime or options.timezone)
 
 
-def _row(item: Dataset, step: Dataset) -> dict[str, str | bytes]:
+def _row(item: Dataset, step: Dataset) -> Step:
     one = Dataset({tag: item.get_item(tag) for tag in item.keys()})  # noqa: SIM118 - that would parse them
     implicit, little = item.original_encoding
     one.set_original_encoding(implicit, little, item.original_character_set)

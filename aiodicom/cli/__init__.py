@@ -1,4 +1,4 @@
-"""The command line: `aiodicom serve`, `echo`, `store`, `find`, `get`, `move`, `nodes`.
+"""The command line: `aiodicom serve`, `echo`, `store`, `find`, `get`, `move`, `nodes`, `index`.
 
 pydicom and rich are imported where they are needed: a C-ECHO needs neither.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ExitCode.USAGE
         parser.parse_args(arguments)
         parser.error("the command comes first")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # pydicom's are for programmers, and may quote values
     command = COMMANDS[arguments[0]]
     try:
         options = command.parse(arguments[1:])

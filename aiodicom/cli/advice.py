@@ -79,12 +79,12 @@ def tell_status(status: Status, comment: str, peer: object, facts: Facts, of_wha
         facts: what advice is made of.
         of_what: which of several operations it was, if there are several.
     """
-    of_which = f"{of_what}: " if of_what else ""
-    words = f"{of_which}{peer} answered {status_words(status, comment)}"
+    words = f"{peer} answered {status_words(status, comment)}"
     if status.category in (Category.FAILURE, Category.CANCEL):
         advice = _ADVICE[status](facts) if status in _ADVICE else ""
-        complain("; ".join(filter(None, (words, advice))))
-    else:
+        of_which = f"{of_what}: " if of_what else ""
+        complain(of_which + "; ".join(filter(None, (words, advice))))
+    else:  # which of them it was may be a patient's ID, and is for no log
         _log.log(logging.WARNING if status.category is Category.WARNING else logging.INFO, "%s", words)
 
 

@@ -52,20 +52,21 @@ class KnownNodes:
 
     def __init__(self, named: Path | None) -> None:
         self._named = named
-        self._seen: tuple[Path, int, int] | None = None
+        self._seen: tuple[Path, int, int] | bool | None = False  # nothing yet
         self._nodes: dict[str, Node] = {}
 
     def __call__(self) -> dict[str, Node]:
         """Return them."""
         seen = self._look()
-        if seen is None or seen != self._seen:
+        if seen != self._seen:
+            self._seen = seen  # a file that is wrong is told of once
             self._nodes = known_nodes(self._named)
-            self._seen = seen
         return self._nodes
 
     def _look(self) -> tuple[Path, int, int] | None:
         path = configuration_file(self._named)
-        if path is None or not path.exists():
+        try:
+            found = None if path is None else path.stat()
+        except OSError:  # `known_nodes` says what is wrong
             return None
-        found = path.stat()
-        return path, found.st_mtime_ns, found.st_size
+        return None if path is None or found is None else (path, found.st_mtime_ns, found.st_size)

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Final
 
 from aiodicom.errors import (
+    ArchiveError,
     AssociationError,
     AssociationRejected,
     ConnectionFailed,
@@ -79,6 +80,8 @@ def exit_code_of(error: DicomNetworkError) -> ExitCode:
             return ExitCode.NO_PRESENTATION_CONTEXT
         case InvalidInstance():
             return ExitCode.INVALID_INPUT
+        case ArchiveError():
+            return ExitCode.CANNOT_USE_FOLDER
         case LocalProtocolError():
             return ExitCode.USAGE
         case AssociationError() | ProtocolError():

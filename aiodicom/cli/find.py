@@ -52,7 +52,7 @@ NOTES: Final = f"""\
 
 {FORMS}
 
-  aiodicom find PEER --level study -k PatientName='A*' -k Modality"""
+  aiodicom find PEER --level study -k PatientName='A*' -k ModalitiesInStudy"""
 
 PATIENCE: Final = 1.0
 """How long matches are gathered for a table, in seconds, before those that are there are printed."""

@@ -14,7 +14,6 @@ from aiodicom.cli.console import complain, say, say_list
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.options import Command, Parser, add_storage, add_verbosity, start_logging
 from aiodicom.cli.words import amount, duration, printable
-from aiodicom.errors import ArchiveError
 
 HELP: Final = "rebuild the index of an archive from its files"
 NOTES: Final = """\
@@ -48,11 +47,10 @@ async def run(options: Namespace) -> ExitCode:
     except OSError as error:
         complain(f"{options.storage}: the index cannot be made: {error.strerror}")
         return ExitCode.CANNOT_USE_FOLDER
-    except ArchiveError as error:
-        complain(str(error))
-        return ExitCode.CANNOT_USE_FOLDER
     if not options.quiet:
-        counts = ", ".join((amount(made.instances, "instance"), f"{made.series:,} series", f"{made.studies:,} studies"))
+        counts = ", ".join(
+            (amount(made.instances, "instance"), f"{made.series:,} series", amount(made.studies, "study", "studies"))
+        )
         say(
             f"the index of {options.storage} has {counts}, of {amount(made.patients, 'patient')}; "
             f"it took {duration(perf_counter() - began)}"

@@ -22,6 +22,10 @@ _WHOLE: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
 _FRACTIONS: Final = frozenset({"FD", "FL"})
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN"})
 
+# What a table prints is taken for what it is; a range has its hyphen elsewhere.
+_AS_PRINTED: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE: Final = re.compile(r"|\d{8}(?:-(?:\d{8})?)?|-\d{8}|\d{4}-\d{2}-\d{2}|\*|\"\"")
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -62,6 +66,10 @@ class Key:
         """
         from pydicom import DataElement, config
 
+        if self.vr == "DA" and not all(_DATE.fullmatch(each.strip()) for each in self.value.split("\\")):
+            raise ValueError(
+                f"{self.keyword} is a date: write 20040119, or a range: 20040101-20041231, 20040101-, -20041231"
+            )
         try:
             # What matches is no value of its VR: "A*", "20240101-".
             return DataElement(self.tag, self.vr, self._value(), validation_mode=config.IGNORE)
@@ -84,6 +92,8 @@ class Key:
         if self.vr in _WITHOUT_BACKSLASH:
             return self.value
         values = self.value.split("\\")
+        if self.vr == "DA":
+            values = [each.replace("-", "") if _AS_PRINTED.fullmatch(each) else each for each in values]
         if self.vr in _WHOLE:
             return [int(each) for each in values]
         if self.vr in _FRACTIONS:

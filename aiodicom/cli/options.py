@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -198,8 +197,6 @@ def _observers(options: Namespace) -> tuple[Observer, ...]:
 
 def start_logging(options: Namespace, *, with_time: bool = False) -> None:
     """Let the package's log go to standard error: from warnings on, with `-v` and `-d` everything they ask for."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # pydicom's are for programmers, and may quote values
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(message)s" if with_time else "%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("aiodicom")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +72,7 @@ class Query:
         columns: what a table of the matches shows.
     """
 
-    identifier: Dataset
+    identifier: Dataset = field(repr=False)
     model: Model
     level: Level | None
     columns: tuple[Key, ...]

@@ -240,6 +240,7 @@ async def perform(options: Namespace, retrieving: Retrieving, verb: str, where: 
             await retrieving.run()
     except asyncio.CancelledError:
         _report(options, retrieving, verb, where, perf_counter() - began, facts)
+        complain("interrupted: there is more, which can be asked for again")
         raise
     _report(options, retrieving, verb, where, perf_counter() - began, facts)
     return _exit_code(retrieving)

@@ -100,15 +100,12 @@ async def run(options: Namespace) -> ExitCode:
     )
     try:
         await archive.open()
-        if options.worklist is not None:
-            await _take_worklist(archive, options.worklist)
     except OSError as error:
         complain(f"cannot keep files in {options.storage}: {error.strerror}")
         return ExitCode.CANNOT_USE_FOLDER
-    except ArchiveError as error:
-        complain(str(error))
-        return ExitCode.CANNOT_USE_FOLDER
     try:
+        if options.worklist is not None:
+            await _take_worklist(archive, options.worklist)
         server = _server(options, archive)
         ending = _Ending(server)
         with ending.on_signals():

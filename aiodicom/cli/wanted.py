@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,7 +39,7 @@ class Wanted:
         model: for which information model.
     """
 
-    identifier: Dataset
+    identifier: Dataset = field(repr=False)
     model: Model
 
     def __str__(self) -> str:

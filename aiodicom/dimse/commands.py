@@ -458,6 +458,9 @@ RESPONSES: Final[Mapping[type[Request], type[Response]]] = {
 }
 """The response class of each request class."""
 
+MAY_BE_PENDING: Final = (CFindRQ, CGetRQ, CMoveRQ)
+"""The requests that may have responses before the final one, and that C-CANCEL is for (PS3.7 §9.3.2.3)."""
+
 _CLASSES: Final[tuple[type[Command], ...]] = (*RESPONSES, *RESPONSES.values(), CCancelRQ)
 
 COMMANDS: Final[Mapping[int, type[Command]]] = {

@@ -67,20 +67,23 @@ class Loan:
             AssociationError: there is none to be had, or it ended; OperationTimeout, likewise.
         """
         self._loop = asyncio.get_running_loop()
-        while True:
-            self._lease = lease = await self._pool.take(needed, proposal)
-            try:
-                lease.responses = responses = await ask(lease.association)
-                responses.holder = asyncio.current_task()
-                if not lease.is_fresh:
-                    await _first_sign(responses)
-            except BaseException as error:
-                lease.give_back()
-                if isinstance(error, AssociationAborted | AssociationReleased) and not lease.is_fresh:
-                    continue
-                self.end()
-                raise
-            return responses
+        try:
+            while True:
+                self._lease = lease = await self._pool.take(needed, proposal)
+                try:
+                    lease.responses = responses = await ask(lease.association)
+                    responses.holder = asyncio.current_task()
+                    if not lease.is_fresh:
+                        await _first_sign(responses)
+                except (AssociationAborted, AssociationReleased):
+                    if lease.is_fresh:
+                        raise
+                    lease.give_back()
+                else:
+                    return responses
+        except BaseException:
+            self.end()
+            raise
 
     def on_end(self, ending: Callable[[], None]) -> None:
         """Let something be done when the operation is over."""

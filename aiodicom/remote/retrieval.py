@@ -51,6 +51,8 @@ _UNANSWERED: Final = (
     OperationTimeout,
 )
 
+_UNABLE_TO_PERFORM: Final = 0xA702  # PS3.4 Table C.4-2
+
 _log: Final = logging.getLogger("aiodicom.remote")
 
 
@@ -135,9 +137,11 @@ class Retrieval(Instances):
             async with asyncio.timeout(LATE):
                 await self._arrivals.wait()
         except TimeoutError:
-            peer = self._loan.association.peer
-            _log.warning("%s says that it moved %d instances to us; %d came", peer, counted, self._arrivals.arrived)
-            self._conclude(final)
+            self._final = final
+            missing = counted - self._arrivals.arrived
+            advice = "they did not come: does the peer have our AE title with our address and port?"
+            words = f"{missing} of {counted} instances are missing that it says it moved to us; {advice}"
+            raise DimseError(_UNABLE_TO_PERFORM, words) from None
 
 
 @dataclass(eq=False, slots=True)

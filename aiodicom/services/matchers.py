@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
+from aiodicom.errors import InvalidInstance
 from aiodicom.rows import SINGLE_VALUED
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
 
 _WILDCARD_VRS: Final = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _NUMBER_VRS: Final = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
+_LONGEST_VALUE: Final = 10_240  # of a key that may have wildcards: as long as a text (LT) may be
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -177,8 +179,14 @@ def matcher(vr: str, key: str, *, fuzzy_names: bool = False) -> Matcher | None:
 
     Returns:
         None for universal matching.
+
+    Raises:
+        InvalidInstance: one of several values, or the only one, has more than 10,240 characters, where there may be
+            wildcards.
     """
     values = [value for value in values_of(vr, key) if value]
+    if vr in _WILDCARD_VRS and any(len(value) > _LONGEST_VALUE for value in values):
+        raise InvalidInstance(f"a key of {vr} has more than {_LONGEST_VALUE} characters: ask with a shorter one")
     if not values or (vr in _WILDCARD_VRS and any(value.strip("*") == "" for value in values)):
         return None
     if vr == "PN":
@@ -203,15 +211,55 @@ def values_of(vr: str, text: str) -> list[str]:
 
 
 def _fits(patterns: Iterable[str], value: str) -> bool:
-    return any(_compiled(pattern).fullmatch(value) for pattern in patterns)
+    return any(_fits_one(pattern, value) for pattern in patterns)
 
 
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    # Each asterisk takes as little as it can and, by the atomic group, never takes more: there is no going back.
-    first, *rest = (re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", pattern))
-    between = "".join(f"(?>.*?{part})" for part in rest[:-1])
-    return re.compile(f"{first}{between}.*{rest[-1]}" if rest else first, re.DOTALL)
+def _fits_one(pattern: str, value: str) -> bool:
+    first, *between = pattern.split("*")
+    if not between:
+        return len(first) == len(value) and _same(first, value)
+    last = between.pop()
+    start, end = len(first), len(value) - len(last)
+    if start > end or not _same(first, value[:start]) or not _same(last, value[end:]):
+        return False
+    # Each asterisk takes as little as it can, and never more: there is no going back.
+    for piece in between:
+        start = (_end if "?" in piece else _end_of_literal)(piece, value, start, end)
+        if start < 0:
+            return False
+    return True
+
+
+def _same(piece: str, part: str) -> bool:
+    return piece == part or ("?" in piece and all(map(_same_character, piece, part)))
+
+
+def _same_character(wanted: str, there: str) -> bool:
+    return wanted in ("?", there)
+
+
+def _end_of_literal(piece: str, value: str, start: int, end: int) -> int:
+    found = value.find(piece, start, end)
+    return -1 if found < 0 else found + len(piece)
+
+
+def _end(piece: str, value: str, start: int, end: int) -> int:
+    """Return where the first part of a value that fits a piece with question marks ends; -1 if there is none.
+
+    Bit n of `begun` tells that the n + 1 characters up to here fit the beginning of the piece, so that no piece needs to be
+    compared anew from each character on (Baeza-Yates and Gonnet's Shift-And).
+    """
+    if len(piece) > end - start:
+        return -1
+    bits: defaultdict[str, int] = defaultdict(int)
+    for place, character in enumerate(piece):
+        bits[character] |= 1 << place
+    any_character, whole, begun = bits["?"], 1 << len(piece) - 1, 0
+    for place in range(start, end):
+        begun = (begun << 1 | 1) & (bits.get(value[place], 0) | any_character)
+        if begun & whole:
+            return place + 1
+    return -1
 
 
 def _numbers(values: Iterable[str]) -> Iterator[Decimal]:
@@ -246,10 +294,10 @@ def _names(values: Iterable[str]) -> Names | None:
 
 
 def _group(group: str) -> tuple[str, ...]:
-    patterns = [group]
-    while patterns[-1].endswith("^*"):
-        patterns.append(patterns[-1][:-2].rstrip(" ^"))
-    return () if any(pattern.strip("*") == "" for pattern in patterns) else tuple(patterns)
+    patterns: tuple[str, ...] = (group,)
+    while patterns[-1].endswith("^*"):  # DOE^*^* is DOE^* again
+        patterns = (patterns[-1], patterns[-1][:-2].rstrip(" ^"))
+    return () if any(pattern.strip("*") == "" for pattern in patterns) else patterns
 
 
 def _fuzzy_names(values: Iterable[str]) -> FuzzyNames | None:
@@ -276,6 +324,7 @@ _DIGITS: Final = {
 _EARLIEST: Final = {"DA": "00010101", "TM": "000000", "DT": "00010101000000"}
 _LATEST: Final = {"DA": "99991231", "TM": "235960.999999", "DT": "99991231235960.999999"}
 _SHORTEST: Final = {"DA": 8, "TM": 2, "DT": 4}
+_MOST_HYPHENS: Final = 3  # that of a range, and those of two offsets from UTC
 _ZONE: Final = re.compile(r"([+-])([0-9]{2})([0-5][0-9])")
 _EASTERNMOST: Final = "1400"  # what follows a hyphen in a DT and is more is a year (PS3.5 §6.2)
 
@@ -310,6 +359,8 @@ def _range(vr: str, key: str) -> Range | None:
     """What a key stands for; None where it is neither a moment nor a range."""
     if moment := _moment(vr, key):
         return Range(_earliest(vr, moment[0]), _latest(vr, moment[0]), moment[1])
+    if key.count("-") > _MOST_HYPHENS:
+        return None
     for hyphen in (found.start() for found in re.finditer("-", key)):
         low, high = key[:hyphen].strip(), key[hyphen + 1 :].strip()
         if vr == "DT" and len(high) == len(_EASTERNMOST) and high <= _EASTERNMOST:

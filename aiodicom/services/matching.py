@@ -50,7 +50,7 @@ def matches(identifier: Dataset, dataset: Dataset, *, options: QueryOptions = NO
         options: what was negotiated; relational queries make no difference.
 
     Raises:
-        InvalidInstance: a key cannot be decoded in the character set of the identifier.
+        InvalidInstance: a key cannot be decoded in the character set of the identifier, or is too long (see `matcher`).
     """
     return Keys(identifier, options).match(dataset)
 
@@ -67,7 +67,7 @@ def answer(identifier: Dataset, dataset: Dataset, *, options: QueryOptions = NO_
         options: what was negotiated.
 
     Raises:
-        InvalidInstance: a key cannot be decoded in the character set of the identifier.
+        InvalidInstance: a key cannot be decoded in the character set of the identifier, or is too long (see `matcher`).
     """
     return Keys(identifier, options).answer(dataset)
 
@@ -81,7 +81,7 @@ class Keys:
         zone: the offset from UTC in which dates and times are given; None takes that of the identifier.
 
     Raises:
-        InvalidInstance: a key cannot be decoded in the character set of the identifier.
+        InvalidInstance: a key cannot be decoded in the character set of the identifier, or is too long (see `matcher`).
     """
 
     def __init__(self, identifier: Dataset, options: QueryOptions = NO_OPTIONS, *, zone: str | None = None) -> None:

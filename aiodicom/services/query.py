@@ -159,6 +159,7 @@ class _Answer:
         self._asked = [(tag, _keyword(tag)) for tag in keys if tag != SPECIFIC_CHARACTER_SET]
         level = identifier.get_item("QueryRetrieveLevel")
         self._level = None if level is None else level.value
+        self._known: set[object] = {name for _, name in self._asked}  # keys of rows that are no misspelt ones
 
     def to(self, match: Match) -> Conclusion:
         """Return the response with that match."""
@@ -173,6 +174,8 @@ class _Answer:
         return Conclusion(PENDING, data_set=encode_data_set(match, self._syntax))
 
     def _row(self, match: Mapping[Any, Any]) -> dict[str | int, Any]:
+        if unknown := match.keys() - self._known:
+            self._check(unknown)
         row: dict[str | int, Any] = {
             name: match[name] if name in match else match.get(tag) for tag, name in self._asked
         }
@@ -181,6 +184,15 @@ class _Answer:
         if "SpecificCharacterSet" in match:
             row["SpecificCharacterSet"] = match["SpecificCharacterSet"]
         return row
+
+    def _check(self, keys: Iterable[object]) -> None:
+        """See that keys of a row that nobody asked for are no misspelt ones."""
+        from pydicom.datadict import tag_for_keyword
+
+        for key in keys:
+            if not isinstance(key, int) and not (key and tag_for_keyword(str(key))):
+                raise LocalProtocolError(f"{key!r} is no keyword of the data dictionary (PS3.6 §6)")
+            self._known.add(key)
 
 
 def _keyword(tag: int) -> str | int:

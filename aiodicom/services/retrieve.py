@@ -12,6 +12,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
@@ -32,10 +33,11 @@ from aiodicom.errors import (
     OperationTimeout,
 )
 from aiodicom.handlers import Service
+from aiodicom.logs import described
 from aiodicom.nodes import Node
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
-from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.part10 import InstanceFile, open_instance, valid_uid
 from aiodicom.planning import plan_associations
 from aiodicom.query import MODELS, NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
@@ -82,6 +84,8 @@ _BULK_DATA: Final = frozenset(
     (0x7FE00010, 0x7FE00008, 0x7FE00009, 0x00287FE0, 0x56000020, 0x00420011, 0x7FE00001, 0x7FE00002)
 )
 _REPEATING_BULK_DATA: Final = frozenset((0x60003000, 0x50003000, 0x5000200C))  # of the groups 60xx and 50xx
+
+_WITHOUT_VALUES: Final = (AssociationError, InvalidInstance, LocalProtocolError, OSError)  # others may quote them
 
 _log: Final = logging.getLogger("aiodicom.retrieve")
 
@@ -256,9 +260,17 @@ def _items(instances: Iterable[Instance], suboperations: _Suboperations) -> list
     for instance in instances:
         try:
             items.append(_item(instance))
-        except (InvalidInstance, OSError) as error:
-            suboperations.fail(str(getattr(instance, "SOPInstanceUID", "")), error)
+        except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a data set
+            suboperations.fail(_uid_of(instance), error)
     return items
+
+
+def _uid_of(instance: Instance) -> str:
+    """Return the SOP Instance UID of what may be no instance; "" where it has none that can be told."""
+    with suppress(Exception):
+        uid = str(getattr(instance, "SOPInstanceUID", ""))
+        return uid if valid_uid(uid) else ""
+    return ""
 
 
 def _item(instance: Instance) -> Item:
@@ -281,7 +293,7 @@ class _Suboperations:
     failed_uids: list[str] = field(default_factory=list)
     comment: str = ""
     is_cancelled: bool = False
-    reason: Exception | None = None  # why the first of them failed that did not get as far as the peer
+    reason: str = ""  # why the first of them failed that did not get as far as the peer
     told: float = 0.0  # when the last Pending response went out, in the event loop's time
 
     @property
@@ -295,22 +307,23 @@ class _Suboperations:
         Args:
             left: the instances.
             store: stores one.
-            is_open: whether there is an association; one of our own instances may cost it, when it breaks off.
+            is_open: whether there still is an association; an instance of ours may cost it, when it breaks off.
 
         Raises:
             AssociationError: the association they go out on ended; OperationTimeout, likewise.
         """
-        while left and is_open() and not self.is_cancelled:
+        while left and not self.is_cancelled:
             item = left.popleft()
             try:
                 self._count(item, await store(item))
-            except (AssociationError, OperationTimeout) as error:
+            except Exception as error:  # whatever the source of an instance raises is the failure of that instance
                 self.fail(item.sop_instance_uid, error)
-                if not isinstance(error, NoAcceptedContext):
+                if isinstance(error, AssociationError | OperationTimeout) and not isinstance(error, NoAcceptedContext):
                     raise
-            except (InvalidInstance, LocalProtocolError, OSError) as error:
-                self.fail(item.sop_instance_uid, error)
             await self._tell()
+            # Not before the first: of an association that is over already its error tells, and it has got nowhere.
+            if not is_open():
+                return
 
     def give_up(self, left: deque[Item]) -> None:
         """Count the instances as failed, and take them from the queue."""
@@ -324,8 +337,9 @@ class _Suboperations:
         if sop_instance_uid:
             self.failed_uids.append(sop_instance_uid)
         if error is not None:
-            self.reason = self.reason or error
-            _log.debug("sub-operation for %s failed: %s", self.operation.peer, error)
+            reason = str(error) if isinstance(error, _WITHOUT_VALUES) else described(error)
+            self.reason = self.reason or reason
+            _log.debug("sub-operation for %s failed: %s", self.operation.peer, reason)
 
     async def concluded(self, work: Coroutine[Any, Any, None], *, grace: float | None = None) -> Conclusion:
         """Do the work, and return the final response.

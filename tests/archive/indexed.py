@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydicom.dataset import Dataset
 
+from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.header import read_header
 from aiodicom.archive.index import Entry, Index, StoredFile, open_index
 from aiodicom.dataset import decode_data_set, encode_data_set
@@ -37,6 +38,7 @@ def store(index: Index, instances: Mapping[str, Dataset]) -> None:
 def world_in_index(path: Path) -> Iterator[sqlite3.Connection]:
     """An index of the studies of tests/studies.py."""
     with closing(open_index(path, sync=False)) as connection:
+        add_functions(connection)
         store(Index(connection), world())
         yield connection
 

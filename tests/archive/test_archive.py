@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import aclosing, closing
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -121,6 +122,15 @@ async def test_whoever_leaves_gives_the_connection_back(tmp_path: Path) -> None:
         assert archive._readers.close(0)
 
 
+async def test_with_the_last_rows_the_connection_is_back(tmp_path: Path) -> None:
+    async with Archive(tmp_path) as archive:
+        rows = archive.rows(lambda _: iter(range(FIRST_ROWS - 1)))
+        await anext(rows)
+        assert archive._readers is not None
+        assert archive._readers.close(0)
+        assert [each async for each in rows] == list(range(1, FIRST_ROWS - 1))
+
+
 FOREVER = (
     "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT n FROM numbers WHERE n < 0"
 )
@@ -201,7 +211,7 @@ async def refused(archive: Archive) -> None:
 async def test_building_the_index_again_waits_for_queries(tmp_path: Path) -> None:
     async with Archive(tmp_path) as archive:
         await archive.add(instance(1))
-        matches = archive.find(identifier("IMAGE", SOPInstanceUID=""), options=RELATIONAL)
+        matches = archive.rows(lambda _: count())
         await anext(matches)
         rebuilding = asyncio.ensure_future(archive.rebuild())
         with pytest.raises(ArchiveError, match="being built again"):
@@ -218,7 +228,7 @@ async def test_building_the_index_again_gives_up_on_a_query_that_does_not_end(
     monkeypatch.setattr("aiodicom.archive.archive._PATIENCE_WITH_QUERIES", 0)
     async with Archive(tmp_path) as archive:
         await archive.add(instance(1))
-        async with aclosing(archive.find(identifier("IMAGE", SOPInstanceUID=""), options=RELATIONAL)) as matches:
+        async with aclosing(archive.rows(lambda _: count())) as matches:
             await anext(matches)
             with pytest.raises(ArchiveError, match="queries are still under way"):
                 await archive.rebuild()

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from aiodicom.archive.header import read_header
-from aiodicom.archive.index import Entry, Index, Readers, StoredFile, open_index
+from aiodicom.archive.index import MAXIMUM_READERS, Entry, Index, Readers, StoredFile, open_index
 from aiodicom.archive.store import entry_of
 from aiodicom.dataset import encode_data_set
-from aiodicom.errors import ArchiveError
+from aiodicom.errors import ArchiveError, DimseError
 from aiodicom.services.matching import fold_name
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.archive.keeping import SERIES, STUDY, instance, uid
@@ -235,6 +235,20 @@ def test_closing_waits_for_readers(tmp_path: Path, connection: sqlite3.Connectio
     assert closed.is_set()
     with pytest.raises(sqlite3.ProgrammingError):
         reader.execute("SELECT 1")
+
+
+def test_readers_are_not_without_number(tmp_path: Path, connection: sqlite3.Connection) -> None:
+    assert connection
+    readers = Readers(tmp_path / "index")
+    taken = [readers.take() for _ in range(MAXIMUM_READERS)]
+    with pytest.raises(DimseError, match="Too many queries") as refused:
+        readers.take()
+    assert refused.value.status == 0xA700
+    readers.give_back(taken.pop())
+    taken.append(readers.take())
+    for each in taken:
+        readers.give_back(each)
+    assert readers.close(0)
 
 
 def test_no_reader_without_an_index(tmp_path: Path) -> None:

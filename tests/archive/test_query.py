@@ -15,6 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from aiodicom.archive.attributes import ATTRIBUTES
+from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.index import Index, open_index
 from aiodicom.archive.query import Query, compile_query, compile_retrieval
 from aiodicom.archive.schema import TABLES
@@ -59,6 +60,7 @@ class Small:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Small]:
     with closing(open_index(tmp_path / "index", sync=False)) as connection:
+        add_functions(connection)
         yield Small(connection)
 
 
@@ -457,6 +459,36 @@ def test_a_value_that_no_answer_can_hold_is_left_empty(small: Small, caplog: pyt
 
 
 # ---- streaming, and indexes
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"PatientName": [*(f"N{number}^*" for number in range(1100)), "X*"]},
+        {"PatientName": [*(f"N{number}^A" for number in range(600)), "X^A"]},
+        {"PatientID": [*(f"N{number}*" for number in range(1100)), "X*"]},
+        {"StudyDescription": [*(f"N{number}?" for number in range(1100)), "X*"]},
+        {"ReferringPhysicianName": [*(f"N{number}*" for number in range(1100)), "X*"]},
+        {"StudyTime": [*(f"{number // 60:02}{number % 60:02}01" for number in range(1100)), "235959"]},
+        {"StudyDate": [*(f"{year}0101" for year in range(1000, 2000)), "20240101"]},
+    ],
+    ids=lambda keys: "".join(keys),
+)
+def test_thousands_of_alternatives(small: Small, keys: Keys) -> None:
+    uid = small.add(
+        PatientName="X^A",
+        PatientID="XA",
+        StudyDate="20240101",
+        StudyTime="235959",
+        StudyDescription="XA",
+        ReferringPhysicianName="X^A",
+    )
+    small.add(PatientID="other")
+    keys = {
+        keyword: [text.rjust(8, "0") if keyword == "StudyDate" else text for text in values]
+        for keyword, values in keys.items()
+    }
+    assert [match.StudyInstanceUID for match in found(small.connection, StudyInstanceUID="", **keys)] == [uid]
 
 
 def test_matches_come_while_they_are_found(archive: sqlite3.Connection) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from aiodicom.archive.attributes import ATTRIBUTES
+from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.query import INDEXES, compile_query
 from aiodicom.archive.schema import PARENTS, TABLES, create, folded
 from aiodicom.dataset import decode_data_set
@@ -142,6 +143,7 @@ def trees(level: Level) -> st.SearchStrategy[Tree]:
 @pytest.fixture(scope="module")
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        add_functions(made)
         create(made, indexes=INDEXES)
         yield made
 

@@ -150,6 +150,28 @@ def test_a_rebuild_that_fails_leaves_the_old_index(tmp_path: Path) -> None:
     assert every_file(tmp_path) == [".lock", "image", INDEX]
 
 
+async def test_what_sqlite_fails_at_is_an_archive_error(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(part10(1))
+    (tmp_path / ".lock").write_bytes(b"no database" * 100)
+    with pytest.raises(ArchiveError, match="cannot be locked"):
+        rebuild(tmp_path)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / INDEX).mkdir()
+    with pytest.raises(ArchiveError, match="aiodicom index rebuild"):
+        await Archive(tmp_path).open()
+
+
+async def test_a_damaged_index_after_a_crash(tmp_path: Path) -> None:
+    await keep(tmp_path, instance(1))
+    temporary(tmp_path, part10(2))
+    os.link(temporary(tmp_path, part10(2)), tmp_path / path_of(2))
+    with closing(sqlite3.connect(tmp_path / INDEX)) as connection, connection:
+        connection.execute("DROP TABLE instances")
+    with pytest.raises(ArchiveError, match="aiodicom index rebuild"):
+        await Archive(tmp_path).open()
+    assert rebuild(tmp_path).instances == 2
+
+
 # ---- an archive that is open
 
 

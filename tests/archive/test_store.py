@@ -407,6 +407,28 @@ async def test_an_index_that_cannot_be_written_keeps_no_file(tmp_path: Path) -> 
     assert files(tmp_path) == paths_in_index(tmp_path) == [path_of(1), path_of(2)]
 
 
+@pytest.mark.parametrize("new_name", [False, True])
+async def test_a_row_that_cannot_be_written_loses_no_file(tmp_path: Path, new_name: bool) -> None:
+    """The file has its place already: it goes, and what it was to replace stays."""
+    async with Archive(tmp_path, on_duplicate="replace") as archive:
+        number = 2 if new_name else 1
+        await archive.add(instance(1))
+        (tmp_path / path_of(2)).touch()
+        before = files(tmp_path)
+        assert archive._writer is not None
+        connection = archive._writer._index.connection
+        connection.execute("CREATE TRIGGER no_update BEFORE UPDATE ON instances BEGIN SELECT RAISE(ABORT, 'no'); END")
+        with pytest.raises(DimseError) as caught:
+            await archive.add(instance(number, PatientName="Other"))
+        assert caught.value.status == 0xA700
+        assert files(tmp_path) == before
+        assert paths_in_index(tmp_path) == [path_of(1)]
+        assert data_set_at(tmp_path, 1) == instance(1).data
+        connection.execute("DROP TRIGGER no_update")
+        await archive.add(instance(number, PatientName="Other"))
+        assert data_set_at(tmp_path, number) == instance(number, PatientName="Other").data
+
+
 @pytest.mark.parametrize("call", ["link", "fsync"])
 @pytest.mark.parametrize("on_duplicate", ["keep", "replace"])
 async def test_a_folder_that_cannot_be_written_keeps_no_row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +14,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from aiodicom.archive import Archive
+from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.rebuilding import INDEX, rebuild
 from aiodicom.archive.worklist import (
-    add_item,
+    add_steps,
     compile_worklist_query,
     copy_worklist,
     create_worklist,
-    import_folder,
-    remove_item,
+    read_folder,
+    remove_step,
+    steps_of,
 )
 from aiodicom.dataset import decode_data_set, encode_data_set
 from aiodicom.errors import DimseError, InvalidInstance
@@ -86,6 +89,12 @@ ITEMS: Final = (
 )
 
 
+def add_item(connection: sqlite3.Connection, item: Dataset) -> list[tuple[object, object]]:
+    steps = steps_of(item)
+    add_steps(connection, steps)
+    return [(each["StudyInstanceUID"], each["ScheduledProcedureStepID"]) for each in steps]
+
+
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(tmp_path / "index", isolation_level=None)) as made:
@@ -104,6 +113,7 @@ def found(
 ) -> list[Dataset]:
     query = compile_worklist_query(received(keys, syntax), options=options or QueryOptions())
     assert query.status == 0xFF00
+    add_functions(connection)
     return [decode_data_set(data, syntax) for data in query.run(connection, syntax)]
 
 
@@ -206,8 +216,8 @@ def test_an_item_with_several_steps_becomes_several(connection: sqlite3.Connecti
 
 
 def test_an_item_can_be_removed(connection: sqlite3.Connection) -> None:
-    assert remove_item(connection, "1.2.1", "SPS1")
-    assert not remove_item(connection, "1.2.1", "SPS1")
+    assert remove_step(connection, "1.2.1", "SPS1")
+    assert not remove_step(connection, "1.2.1", "SPS1")
     assert found(connection, {"PatientID": "P1"}) == []
 
 
@@ -251,6 +261,7 @@ def test_keys_that_cannot_be_decoded_or_are_too_many(connection: sqlite3.Connect
 
 
 def test_sql_is_text(connection: sqlite3.Connection) -> None:
+    add_functions(connection)
     query = compile_worklist_query(received({"PatientID": "' OR 1=1 --", "PatientName": "s3cret"}))
     assert "s3cret" not in query.sql
     assert "s3cret" not in repr(query)
@@ -276,20 +287,64 @@ def test_a_folder_of_worklist_files_is_imported(tmp_path: Path, connection: sqli
     (folder / "empty.dcm").touch()
     (folder / "folder.wl").mkdir()
 
-    report = import_folder(connection, folder)
+    steps, report = read_folder(folder)
+    add_steps(connection, steps)
     assert report.steps == [("1.2.11", "SPS11"), ("1.2.12", "SPS12"), ("1.2.13", "SPS13")]
     assert [path.name for path, _ in report.problems] == ["empty.dcm", "garbage.wl"]
     [match] = found(connection, {"PatientID": "P11", "PatientName": ""})
     assert match.PatientName == "Müller^A"
     for patient in ("P12", "P13"):
         assert len(found(connection, {"PatientID": patient})) == 1
-    assert import_folder(connection, folder).steps == report.steps
     assert len(found(connection, {})) == len(ITEMS) + 3
 
 
-def test_the_folder_has_to_be_there(tmp_path: Path, connection: sqlite3.Connection) -> None:
+def test_the_folder_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
-        import_folder(connection, tmp_path / "nowhere")
+        read_folder(tmp_path / "nowhere")
+
+
+async def patients(archive: Archive) -> list[str]:
+    query = compile_worklist_query(received({"PatientID": ""}))
+    rows = archive.rows(partial(query.run, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN))
+    return sorted([decode_data_set(data, EXPLICIT_VR_LITTLE_ENDIAN).PatientID async for data in rows])
+
+
+async def test_an_import_replaces_what_came_from_the_folder_before(tmp_path: Path) -> None:
+    for folder, number in (("a", 1), ("a", 2), ("b", 3)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{number}.wl").write_bytes(encode_data_set(item(number), IMPLICIT_VR_LITTLE_ENDIAN))
+    async with Archive(tmp_path / "archive") as archive:
+        await archive.schedule(item(4))
+        for folder in ("a", "b"):
+            await archive.import_worklist(tmp_path / folder)
+        await archive.rebuild()  # which remembers where they came from
+        (tmp_path / "a" / "1.wl").unlink()
+        assert (await archive.import_worklist(tmp_path / "b" / ".." / "a")).steps == [("1.2.2", "SPS2")]
+        assert await patients(archive) == ["P2", "P3", "P4"]
+
+
+async def test_an_item_that_is_none_disturbs_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with Archive(tmp_path) as archive:
+        with pytest.raises(InvalidInstance):
+            await archive.schedule(received({"PatientID": "1"}))
+    assert not caplog.records
+
+
+async def test_a_crash_while_the_index_is_replaced_loses_no_worklist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Archive(tmp_path) as archive:
+        await archive.schedule(item(1))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(tmp_path)
+    async with Archive(tmp_path) as archive:
+        assert await patients(archive) == ["P1"]
 
 
 # ---- an index built again keeps its worklist

@@ -147,3 +147,17 @@ def test_where_it_is_found() -> None:
     assert key.find(ds) is None
     key.put(ds)
     assert key.find(ds) is ds.ScheduledProcedureStepSequence[1]
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("20040119", "20040119"), ("2004-01-19", "20040119"), ("20040101-", "20040101-"), ("-20041231", "-20041231")],
+)
+def test_a_date_may_be_written_as_it_is_printed(written: str, value: str) -> None:
+    assert parse_key(f"StudyDate={written}").element().value == value
+
+
+@pytest.mark.parametrize("written", ["yesterday", "2004", "19.01.2004", "2004*"])
+def test_what_is_no_date_is_said_to_be_none(written: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="write 20040119"):
+        parse_key(f"StudyDate={written}")

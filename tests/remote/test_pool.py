@@ -211,6 +211,25 @@ async def test_a_peer_that_takes_fewer_gets_rid_of_the_idle_ones() -> None:
         assert [outcome.is_stored for outcome in outcomes] == [True]
 
 
+async def test_nothing_else_is_waited_for_then() -> None:
+    over = asyncio.Event()
+
+    async def something_else() -> None:
+        await over.wait()
+
+    async with (
+        serving(keep_nothing, maximum_associations=1) as server,
+        remote_of(server, maximum_associations=4) as remote,
+    ):
+        await remote.echo()
+        remote._pool.spawn(something_else())
+        try:
+            outcomes = await remote.send([ct_instance(1)], associations=1, retries=0).all()
+        finally:
+            over.set()
+        assert [outcome.is_stored for outcome in outcomes] == [True]
+
+
 async def test_operations_within_each_other_fail_rather_than_wait_for_ever() -> None:
     async with pacs() as server, remote_of(server, maximum_associations=1) as remote:
         async with remote.find(level="study", StudyInstanceUID="1.2.1") as matches:

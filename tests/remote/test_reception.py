@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack
 import pytest
 
 from aiodicom import (
+    BlockingOperation,
     CMoveRQ,
     Conclusion,
     ConnectionFailed,
     Operation,
     ProposedContext,
+    RemoteAE,
     Server,
     associate,
 )
@@ -165,6 +167,21 @@ async def test_it_is_left_to_the_handler_of_the_server() -> None:
         assert await take_all(study(other, OTHER)) == [21, 22, 23]
         assert await store_at(listener, ("SOMEBODY", 3)) == 0
     assert kept == [instance_uid(99)] * 2
+
+
+async def test_where_that_is_a_plain_function_it_runs_in_a_thread_of_the_server() -> None:
+    borrowed: list[int] = []
+
+    def keep(operation: BlockingOperation) -> None:
+        operation.read()
+        assert listener._limiter is not None
+        borrowed.append(listener._limiter.borrowed_tokens)
+
+    listener = Server("ME", port=0, observers=())
+    listener.on_c_store(keep)
+    async with RemoteAE("127.0.0.1", free_port(), listener=listener), listener:
+        assert await store_at(listener, None) == 0
+    assert borrowed == [1]
 
 
 async def test_so_it_is_with_what_others_send_while_a_retrieval_is_open() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydicom import dcmread
 from aiodicom import (
     AssociationAborted,
     Conclusion,
+    ConnectionFailed,
     DimseError,
     EncodedInstance,
     Level,
@@ -35,7 +35,8 @@ from aiodicom.association import Association
 from aiodicom.dimse.commands import CCancelRQ, Command
 from aiodicom.remote import retrieval as retrieval_module
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_GET
-from tests.loopback import CT, SHORT, data_set, instance_uid, serving, until
+from tests.loopback import CT, PATIENCE, SHORT, data_set, instance_uid, serving, until
+from tests.peers.process import free_port
 from tests.remote.peers import (
     ONE,
     OTHER,
@@ -95,6 +96,17 @@ async def test_by_c_move_where_that_is_preferred() -> None:
         retrieval = study(remote)
         assert await take_all(retrieval) == [11, 12, 13]
         assert retrieval.is_move
+
+
+async def test_an_association_that_is_not_to_be_had_does_not_keep_the_next_one_waiting() -> None:
+    async with (
+        asyncio.timeout(PATIENCE),
+        listening() as listener,
+        RemoteAE("127.0.0.1", free_port(), listener=listener, prefers="move", observers=()) as remote,
+    ):
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed):
+                await take_all(study(remote))
 
 
 async def test_preferred_and_not_there_it_is_c_get() -> None:
@@ -428,21 +440,19 @@ async def test_instances_that_come_behind_the_final_response_are_waited_for() ->
         await asyncio.gather(*tasks)
 
 
-async def test_those_that_never_come_are_not_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_those_that_never_come_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval_module, "LATE", SHORT)
 
     async def script(move: Move) -> Conclusion:
         await move.store(instances_of(move.study)[0])
         return done(3)
 
-    with caplog.at_level(logging.WARNING, "aiodicom.remote"):
-        async with moving(script) as (remote, _):
-            retrieval = study(remote)
-            assert await take_all(retrieval) == [11]
-            assert retrieval.status == 0
-    assert "moved 3 instances to us; 1 came" in caplog.text
+    async with moving(script) as (remote, _):
+        retrieval = study(remote)
+        with pytest.raises(DimseError, match="2 of 3 instances are missing") as caught:
+            await take_all(retrieval)
+        assert (caught.value.status, retrieval.status) == (0xA702, 0)
+        await remote.echo()
 
 
 async def test_silence_is_not_waited_for_without_end() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiodicom.errors import InvalidInstance
 from aiodicom.services.matchers import (
     FuzzyNames,
     Moments,
@@ -172,6 +173,41 @@ class TestWildcards:
         for _ in range(1000):
             assert not bomb("a" * 64)
 
+    @pytest.mark.parametrize("piece", ["a?", "a?*", "?", "a"])
+    def test_no_going_back_in_long_values(self, piece: str) -> None:
+        bomb = matcher("LT", "*" + piece * (10_000 // len(piece)) + "b*")
+        assert bomb is not None
+        for _ in range(10):
+            assert not bomb("a" * 10_240)
+            assert bomb("a" * 10_240 + "b")
+
+    @pytest.mark.parametrize("vr", ["LO", "LT", "PN", "UT"])
+    @pytest.mark.parametrize("piece", ["*a", "a?", "a"])
+    def test_a_key_may_be_as_long_as_a_text(self, vr: str, piece: str) -> None:
+        assert fits(vr, piece * (10_240 // len(piece)), "a" * 10_240)
+        with pytest.raises(InvalidInstance, match=f"a key of {vr} has more than 10240 characters"):
+            matcher(vr, piece * 10_241)
+
+    def test_a_list_may_be_longer(self) -> None:
+        assert fits("LO", "\\".join(f"*{n}" for n in range(10_000)), "CT9999")
+
+    @pytest.mark.parametrize(
+        ("key", "stored", "expected"),
+        [
+            ("a" + "*" * 5000 + "b", "ab", True),
+            ("*" * 5000 + "?", "", False),
+            ("*?*", "\U0001d11e", True),
+            ("??", "\U0001d11e", False),
+            ("*\U0001d11e?b*", "a\U0001d11e\U0001d11eb", True),
+            ("*a?*?b", "aab", False),
+            ("*a?*?b", "aacdb", True),
+        ],
+    )
+    def test_a_question_mark_is_one_character_and_many_asterisks_are_one(
+        self, key: str, stored: str, expected: bool
+    ) -> None:
+        assert fits("LO", key, stored) is expected
+
     @given(st.text("ab*?", max_size=12), st.text("ab", max_size=12))
     def test_the_same_as_the_standard_library(self, key: str, stored: str) -> None:
         expected = not key or re.fullmatch(translate(key), stored) is not None
@@ -227,6 +263,7 @@ class TestNames:
 
     def test_what_is_compiled(self) -> None:
         assert matcher("PN", "DOE^*") == Names(((("doe^*", "doe"),),))
+        assert matcher("PN", "DOE" + "^*" * 5000) == Names(((("doe^*", "doe"),),))
 
     @pytest.mark.parametrize(
         ("key", "stored", "expected"),
@@ -360,6 +397,13 @@ class TestDatesAndTimes:
     )
     def test_what_is_not_combined(self, date: str, time: str) -> None:
         assert combined(date, time) is None
+
+    def test_many_hyphens_are_no_range(self) -> None:
+        """With a look at each of them this takes minutes, and CI's time limit ends it."""
+        key = "-" * 3_000_000
+        assert matcher("DA", key) == OneOf(frozenset((key,)))
+        assert combined(key, key) is None
+        assert isinstance(matcher("DT", "20240101-0500-20240201-0400"), Moments)
 
 
 class TestZones:

@@ -141,6 +141,15 @@ def test_what_its_vr_does_not_allow_matches_nothing_and_is_no_error(keys: Row, r
 
 
 @received
+def test_a_key_that_is_too_long_is_refused(received: Maker) -> None:
+    identifier = received({"TextValue": "a*" * 5121})
+    with pytest.raises(InvalidInstance, match="10240"):
+        matches(identifier, Dataset())
+    with pytest.raises(InvalidInstance, match="10240"):
+        answer(identifier, Dataset())
+
+
+@received
 def test_private_keys_are_ignored(received: Maker) -> None:
     assert matches(received({0x00090010: "ACME", 0x00091001: b"xx", "PatientID": "1001"}), received(PROCEDURE))
 

@@ -32,6 +32,7 @@ from aiodicom.upper_layer.pdu import AAssociateRQ
 from tests.inquiries import MOVE, STUDY, ask, asking, cancel_pdu, message, move, move_pdu
 from tests.loopback import (
     ABORT_BY_USER,
+    CANARY,
     CT,
     MR,
     RELEASE_RP,
@@ -396,17 +397,41 @@ async def test_a_destination_that_dies_is_asked_again_as_long_as_that_gets_on(
     assert final.error_comment == "AssociationAborted at the move destination"
 
 
-async def test_an_instance_of_ours_that_breaks_off_costs_its_association_and_not_the_others() -> None:
+async def test_a_destination_that_accepts_and_aborts_at_once_is_not_asked_for_ever() -> None:
+    associations = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal associations
+        associations += 1
+        await peer.pdu()
+        peer.send(accept_pdu(PresentationContextAC(1, 0, IMPLICIT_VR_LITTLE_ENDIAN)) + ABORT_BY_USER)
+
+    async with raw_server(script) as scp:
+        instances = map(ct_instance, range(1, 4))
+        final, uids = await moved(returning(*instances), {"DEST": ("127.0.0.1", scp.port)})
+    assert (final.status, counters(final)) == (0xA702, (None, 0, 3, 0))
+    assert final.error_comment == "AssociationAborted at the move destination"
+    assert len(uids) == 3
+    assert associations == 1
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyError(CANARY)], ids=["OSError", "KeyError"])
+async def test_an_instance_of_ours_that_breaks_off_costs_its_association_and_not_the_others(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield data_set(2)[:100]
         yield data_set(2)[100:150]
-        raise OSError("the disk is gone")
+        raise error
 
     bad = EncodedInstance(CT, instance_uid(2), IMPLICIT_VR_LITTLE_ENDIAN, broken())
     destination = Destination()
     async with serving(destination) as scp:
         instances = (ct_instance(1), bad, ct_instance(3), ct_instance(4))
-        final, uids = await moved(returning(*instances), {"DEST": ("127.0.0.1", scp.port)})
+        with caplog.at_level(logging.DEBUG, "aiodicom.retrieve"):
+            final, uids = await moved(returning(*instances), {"DEST": ("127.0.0.1", scp.port)})
+    assert "the first of ours because" in caplog.text
+    assert "Tweety" not in caplog.text
     assert (final.status, counters(final)) == (0xB000, (None, 3, 1, 0))
     assert uids == [instance_uid(2)]
 

@@ -171,7 +171,7 @@ def decoded(data: bytes) -> Dataset:
 
 async def test_of_a_row_what_was_asked_for_is_answered_and_nothing_else() -> None:
     keys = {"QueryRetrieveLevel": "STUDY", "PatientID": "1", "StudyDate": None, "AccessionNumber": None}
-    handler = yielding({"PatientID": "1", "StudyDate": "20200101", "PatientName": CANARY, "NotAKeyword": 1})
+    handler = yielding({"PatientID": "1", "StudyDate": "20200101", "PatientName": CANARY, "PatientSex": "F"})
     (found,), response = await asked_for(handler, encode_row(keys, IMPLICIT_VR_LITTLE_ENDIAN))
     assert {each.keyword: each.value for each in decoded(found)} == {
         "QueryRetrieveLevel": "STUDY",
@@ -589,3 +589,13 @@ async def test_a_handler_that_never_waits_lets_others_have_their_turn(kind: str)
 async def test_without_a_handler_for_a_model_its_context_is_refused() -> None:
     async with searching(coroutine) as server, connect(server, contexts=[PATIENT_ROOT_FIND, VERIFICATION]) as one:
         assert [context.abstract_syntax for context in one.contexts] == [VERIFICATION]
+
+
+async def test_a_misspelt_keyword_of_a_row_is_an_error() -> None:
+    async def handler(_operation: Operation) -> AsyncIterator[Any]:
+        yield {"StudyInstanceUID": "1.2", "PatientNam": "Doe"}
+
+    async with searching(handler) as server, asking(server) as peer:
+        peer.send(find_pdu())
+        found, response = await answers(peer)
+    assert (found, response.status) == ([], 0x0110)
