@@ -237,6 +237,7 @@ class Server:
         if self._servers:
             raise LocalProtocolError("the server is started already")
         self._limiter = CapacityLimiter(self.worker_threads)
+        self.dispatcher = self._dispatcher()  # `services` is a list that its owner may have changed
         self.is_stopping = False
         self._stopped = asyncio.Event()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from aiodicom.services.matching import Keys
+from aiodicom.services.matching import Keys, text_of
 from aiodicom.services.storage import decoding_errors
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Ignored:
         """Compare a match; what it leaves out or empty says nothing."""
         for tag, (keyword, keys) in self._keys.items():
             raw = match.get_item(tag) if tag in match else None
-            if raw is not None and raw.value and not _fits(keys, match):
+            if raw is not None and raw.value and text_of(match, tag, errors="replace") and not _fits(keys, match):
                 self._counts[keyword] += 1
 
     def counts(self) -> dict[str, int]:

@@ -84,7 +84,7 @@ async def test_all_of_it(example: ModuleType, folder: Path, report: Path, capsys
     assert {entry["sop_instance_uid"] for entry in entries(report) if entry["is_stored"]} == UIDS
     printed = capsys.readouterr().err
     assert "notes.txt: " in printed
-    assert printed.endswith(f"{COUNT} of {COUNT}, 1 failed")
+    assert printed.endswith(f"{COUNT} of {COUNT}, 1 failed\n")
 
 
 async def test_what_was_interrupted_goes_on(example: ModuleType, folder: Path, report: Path) -> None:
