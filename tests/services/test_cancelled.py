@@ -97,7 +97,7 @@ async def test_a_cancel_is_answered_wherever_the_service_waits(what: str) -> Non
                 await until(lambda: not (server.associations or destination.associations))
                 if len(handler.waits) < handler.at:
                     break
-        assert handler.at > 3
+        assert handler.at >= 3
 
 
 @pytest.mark.parametrize("what", ["find", "get", "move"])
@@ -117,4 +117,4 @@ async def test_the_end_of_the_association_leaves_nothing_wherever_the_service_wa
                 if len(handler.waits) < handler.at:
                     break
             await assert_alive(server)
-        assert handler.at > 3
+        assert handler.at >= 3
