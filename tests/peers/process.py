@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
@@ -143,10 +144,24 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _ports_of_this_process() -> Iterator[int]:
+    """Ports in any order, none of them twice: what got one may not listen at it yet when the next is asked for.
+
+    Workers of pytest-xdist, each a process, have ports of their own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = PORTS[worker::workers]
+    return cycle(random.sample(own, len(own)))
+
+
+_untaken_ports: Final = _ports_of_this_process()
+
+
 def free_port() -> int:
-    """A TCP port on which nobody listens."""
-    while True:
-        port = random.choice(PORTS)
+    """A TCP port on which nobody listens, nor is about to."""
+    for port in _untaken_ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
             return port
+    raise AssertionError  # they never end
