@@ -580,6 +580,11 @@ class Association:
         elif isinstance(event, ProviderAbort):
             self._end(_aborted_by_provider(event))
 
+    @property
+    def expects_more(self) -> bool:
+        """Whether the peer is inside a message, or owes a response (for the connection, not for users)."""
+        return self._assembler.inside_message or self._invoker.is_waiting
+
     def connection_closed(self) -> None:
         """Note that the transport connection is gone (for the connection, not for users)."""
         self._end(AssociationAborted(None))

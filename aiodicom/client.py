@@ -251,6 +251,8 @@ class _Answer:
             case ProviderAbort():
                 self.association.set_exception(AssociationAborted(2, event.reason or 0, event.detail, by_peer=False))
 
+    expects_more = False  # one PDU answers
+
     def connection_closed(self) -> None:
         if not self.association.done():
             advice = "the peer closed instead of answering our request: is it a DICOM port, and does it know our host?"

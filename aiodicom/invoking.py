@@ -34,16 +34,15 @@ class Turns:
         """Whether somebody waits for one."""
         return bool(self._waiting)
 
-    @property
-    def is_free(self) -> bool:
-        """Whether one can be taken without waiting."""
-        return self._free > 0 and not self._waiting
+    def take_at_once(self) -> bool:
+        """Take one if that needs no waiting; return whether it is taken."""
+        if self._free > 0 and not self._waiting:
+            self._free -= 1
+            return True
+        return False
 
     async def take(self) -> None:
         """Wait for one, and take it."""
-        if self.is_free:
-            self._free -= 1
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -135,9 +134,7 @@ class Invoker:
             OperationTimeout: the peer has stopped reading.
         """
         self._raise_if_over()
-        if self._turns.is_free:
-            await self._turns.take()
-        else:
+        if not self._turns.take_at_once():
             await self._wait_for_turn()
         try:
             request = make_request(message_id=self._new_message_id())

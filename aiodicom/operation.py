@@ -571,7 +571,7 @@ class Responses:
     async def wait_over(self) -> None:
         """Wait until the final response has come, or none will."""
         while not self.is_over:
-            await self._woken()
+            await self._next_waking()
 
     async def wait(self) -> None:
         """Wait until something happens: a response, the end, or a `wake`.
@@ -585,18 +585,16 @@ class Responses:
             raise self._error
         if self.is_over and not self._received:
             raise StopAsyncIteration
-        await self._woken()
+        await self._next_waking()
 
-    async def _woken(self) -> None:
+    def _next_waking(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
+        return waiter
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

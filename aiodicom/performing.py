@@ -73,14 +73,14 @@ class Performer:
     def begin(self, operation: Operation, dispatch: Dispatch) -> None:
         """Perform an operation by what finds and runs its handler."""
         request = operation.command
-        if any(self._is_outstanding(other, request.message_id) for other in self._running.values()):
+        if self._running and any(self._is_outstanding(other, request.message_id) for other in self._running.values()):
             status: int | None = DUPLICATE_INVOCATION
         else:
             status = dispatch.status_at_once(operation)
-        if status is not None and operation.data_set.is_complete and self._sender.is_ready:
-            # A task for what waits for nothing would cost more than the answer itself.
-            self._sender.send_at_once(operation.context.context_id, respond(request, status))
-            return
+        # A task for what waits for nothing would cost more than the answer itself.
+        if status is not None and operation.data_set.is_complete:
+            if self._sender.send_at_once(operation.context.context_id, respond(request, status)):
+                return
         task = self._loop.create_task(self._perform(operation, status, dispatch))
         self._running[task] = operation
         task.add_done_callback(self._ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import Command
@@ -15,6 +15,9 @@ from aiodicom.upper_layer.pdu import PDV
 from aiodicom.upper_layer.state_machine import State
 
 DataSetSource: TypeAlias = bytes | memoryview | AsyncIterable[bytes]
+
+_WHOLE: Final = (bytes, memoryview)  # asked for first, since to ask for an AsyncIterable takes long
+_MAY_SEND: Final = (State.STA6, State.STA8)
 
 
 class Sender:
@@ -45,18 +48,24 @@ class Sender:
         self._last: tuple[Command | None, bool, bytes] = (None, False, b"")  # the last command set, encoded
 
     @property
-    def is_ready(self) -> bool:
-        """Whether a message of one command can be written now, without waiting."""
+    def _is_ready(self) -> bool:
+        """Whether a message can be written now, without waiting."""
         return (
-            self._connection.upper_layer.state in (State.STA6, State.STA8)
+            self._connection.upper_layer.state in _MAY_SEND
             and self._connection.is_writable
             and not self._lock.locked()
         )
 
-    def send_at_once(self, context_id: int, command: Command) -> None:
-        """Write a message without a data set; only where `is_ready` says so."""
-        self._connection.upper_layer.send_pdata(self._command_pdvs(context_id, command, has_data_set=False))
+    def send_at_once(self, context_id: int, command: Command, data_set: bytes | memoryview | None = None) -> bool:
+        """Write a whole message if nothing stands before it, and it is small; return whether it is written."""
+        if not self._is_ready or (data_set is not None and len(data_set) > WRITE_BATCH):
+            return False
+        pdvs = self._command_pdvs(context_id, command, has_data_set=data_set is not None)
+        if data_set is not None:
+            pdvs += fragment(context_id, data_set, self._fragment_length)
+        self._connection.upper_layer.send_pdata(pdvs)
         self._connection.flush()
+        return True
 
     async def send(self, context_id: int, command: Command, data_set: DataSetSource | None = None) -> None:
         """Write a whole message, when those before it are written.
@@ -65,16 +74,19 @@ class Sender:
             AssociationError: the association ended before it was written.
             OperationTimeout: the peer has stopped reading.
         """
+        # Neither a lock nor a batch is needed for most; what is checked first is what costs least.
+        if (data_set is None or isinstance(data_set, _WHOLE)) and self.send_at_once(context_id, command, data_set):
+            return
         async with self._lock:
             self._raise_if_over()
             # The command goes out in one write with the first of the data.
             batch = self._command_pdvs(context_id, command, has_data_set=data_set is not None)
             sent_before = self._connection.bytes_sent
             try:
-                if isinstance(data_set, AsyncIterable):
-                    await self._send_chunks(context_id, batch, data_set)
-                else:
+                if data_set is None or isinstance(data_set, _WHOLE):
                     await self._send_whole(context_id, batch, data_set)
+                else:
+                    await self._send_chunks(context_id, batch, data_set)
             except BaseException as error:
                 if self._connection.bytes_sent > sent_before or isinstance(error, OperationTimeout):
                     self._on_cut(f"a message was cut short: {type(error).__name__}")
@@ -87,7 +99,7 @@ class Sender:
             AssociationError: the association ended before it was written.
             OperationTimeout: the peer has stopped reading.
         """
-        if not self.is_ready or len(data_set) > self._fragment_length:
+        if not self._is_ready or len(data_set) > self._fragment_length:
             await self.send(context_id, command, data_set)
             return
         pdvs = self._command_pdvs(context_id, command, has_data_set=True)

@@ -449,6 +449,8 @@ class _Acceptor:
             case ProviderAbort(reason=reason, detail=detail):
                 self._not_established(AssociationAborted(None if reason is None else 2, reason or 0, detail))
 
+    expects_more = False  # after its request it is our turn
+
     def connection_closed(self) -> None:
         if self._decision is not None:
             self._decision.cancel()

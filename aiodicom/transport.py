@@ -63,6 +63,10 @@ class Receiver(Protocol):
     def connection_closed(self) -> None:
         """The transport connection is gone; the upper layer's last events came before."""
 
+    @property
+    def expects_more(self) -> bool:
+        """Whether the peer has more to say before it is our turn."""
+
 
 class Connection(asyncio.BufferedProtocol):
     """One transport connection and its upper layer.
@@ -129,11 +133,13 @@ class Connection(asyncio.BufferedProtocol):
             self._discarded += nbytes
             if self._discarded > DISCARD_LIMIT:
                 self.close()
-        self.upper_layer.receive_data(self._buffer[:nbytes])
+        upper_layer = self.upper_layer
+        upper_layer.receive_data(self._buffer[:nbytes])
         self.flush()
-        if self._socket is not None and _QUICK_ACK is not None:
+        if self._socket is not None and (upper_layer.inside_pdu or self.receiver.expects_more) and _QUICK_ACK is not None:
             # The kernel forgets this after each read. Without it, a peer that leaves Nagle's algorithm on waits 40 ms
-            # for our delayed acknowledgement between its command and its data set.
+            # for our delayed acknowledgement between its command and its data set. What we say next acknowledges the
+            # end of its message, and a packet of its own would cost as much as all the rest.
             self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def eof_received(self) -> bool:
