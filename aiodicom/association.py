@@ -241,7 +241,7 @@ class Association:
         """
         self._raise_if_over()
         context, outgoing = await prepare(
-            instance, self.contexts, self.terms.proposed, decompress=decompress, in_thread=self.in_thread
+            instance, self.terms.contexts_of, self.terms.proposed, decompress=decompress, in_thread=self.in_thread
         )
         originator, originator_id = move_originator or (None, None)
         request = partial(
@@ -434,7 +434,7 @@ class Association:
     # Requests of ours.
 
     def _context_for(self, abstract_syntax: str) -> PresentationContext:
-        context = choose_context(self.terms.contexts.values(), abstract_syntax)
+        context = choose_context(self.terms.contexts_of.get(abstract_syntax, ()))
         if context is None:
             items = (item for item in self.terms.proposed if item.abstract_syntax == abstract_syntax)
             raise NoAcceptedContext(abstract_syntax, None, proposed=[item.transfer_syntaxes for item in items])

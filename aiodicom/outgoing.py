@@ -7,16 +7,18 @@ uncompressed ones, or decompressed where the caller allows it; else nothing is s
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, Union
 
 from anyio import to_thread
 
 from aiodicom.dataset import decode_data_set, encode_data_set, transcode
 from aiodicom.errors import InvalidInstance, NoAcceptedContext
-from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.part10 import InstanceFile, find_instance, open_instance
 from aiodicom.uids import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 from aiodicom.upper_layer.items import PresentationContextRQ
 from aiodicom.upper_layer.presentation import PresentationContext
@@ -57,25 +59,27 @@ Instance: TypeAlias = Union[str, "os.PathLike[str]", InstanceFile, "Dataset", En
 
 
 def choose_context(
-    contexts: Iterable[PresentationContext], abstract_syntax: str, transfer_syntaxes: Sequence[str] = ()
+    contexts: Iterable[PresentationContext], transfer_syntaxes: Sequence[str] | None = None
 ) -> PresentationContext | None:
     """Return the context to invoke an operation on, or None.
 
     Args:
-        contexts: the accepted ones.
-        abstract_syntax: what the operation is about.
-        transfer_syntaxes: those that will do, the best first; none means that any will.
+        contexts: the accepted ones of its abstract syntax.
+        transfer_syntaxes: those that will do, the best first; None means that any will.
     """
-    usable = [context for context in contexts if context.abstract_syntax == abstract_syntax and context.as_scu]
-    if not transfer_syntaxes:
+    usable = [context for context in contexts if context.as_scu]
+    if transfer_syntaxes is None:
         return usable[0] if usable else None
-    by_syntax = {context.transfer_syntax: context for context in reversed(usable)}
-    return next((by_syntax[syntax] for syntax in transfer_syntaxes if syntax in by_syntax), None)
+    for syntax in transfer_syntaxes:
+        for context in usable:
+            if context.transfer_syntax == syntax:
+                return context
+    return None
 
 
 async def prepare(
     instance: Instance,
-    contexts: Iterable[PresentationContext],
+    contexts_of: Mapping[str, Sequence[PresentationContext]],
     proposed: Iterable[PresentationContextRQ],
     *,
     decompress: bool,
@@ -85,7 +89,7 @@ async def prepare(
 
     Args:
         instance: what is to be sent.
-        contexts: those accepted.
+        contexts_of: those accepted, by abstract syntax.
         proposed: those proposed, for the error.
         decompress: whether compressed pixel data may be decompressed.
         in_thread: runs what blocks.
@@ -101,12 +105,15 @@ async def prepare(
     elif isinstance(instance, InstanceFile):
         encoded = _load(instance)  # it was opened and checked before: little is left to do
     elif isinstance(instance, str | os.PathLike):
-        encoded = _load(await open_in_time(instance, in_thread))
+        if (encoded_at_once := _read_small(instance)) is not None:
+            encoded = encoded_at_once
+        else:
+            encoded = _load(await in_thread(open_to_send, instance))
     else:
         encoded = await in_thread(encode_instance, instance)
-    accepted = [context for context in contexts if context.abstract_syntax == encoded.sop_class_uid]
+    accepted = contexts_of.get(encoded.sop_class_uid, ())
     own = encoded.transfer_syntax
-    context = choose_context(accepted, encoded.sop_class_uid, (own, *_substitutes(own, decompress)))
+    context = choose_context(accepted, (own, *_substitutes(own, decompress)))
     if context is None:
         raise _not_accepted(encoded, accepted, proposed)
     if context.transfer_syntax != own:
@@ -144,9 +151,10 @@ def _not_accepted(
 def _is_small(path: str | os.PathLike[str]) -> bool:
     # To check and read such a file takes less time than to have another thread do it, which doubles what a store costs.
     try:
-        return os.stat(path).st_size <= SMALL_FILE  # noqa: PTH116 - Path takes as long again
+        status = os.stat(path)  # noqa: PTH116 - Path takes as long again
     except OSError:
-        return True  # to open it will say what is wrong
+        return False  # to open it will say what is wrong
+    return stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_FILE
 
 
 def open_to_send(path: str | os.PathLike[str]) -> InstanceFile:
@@ -164,6 +172,25 @@ def open_to_send(path: str | os.PathLike[str]) -> InstanceFile:
 async def open_in_time(path: str | os.PathLike[str], in_thread: InThread) -> InstanceFile:
     """Do the same without blocking for long: in a worker thread, unless the file is small."""
     return open_to_send(path) if _is_small(path) else await in_thread(open_to_send, path)
+
+
+def _read_small(path: str | os.PathLike[str]) -> EncodedInstance | None:
+    """Open and read a small Part 10 file at once; None where it is another one.
+
+    Raises:
+        InvalidInstance: it is none, is damaged, or cannot be read.
+    """
+    if not _is_small(path):
+        return None
+    where = Path(path)
+    try:
+        with open(where, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+            data = stream.read()
+    except OSError as error:
+        raise InvalidInstance(f"{path}: cannot be read: {error.strerror}") from error
+    file = find_instance(data, where)
+    data_set = memoryview(data)[file.data_set_offset :]
+    return EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data_set)
 
 
 def _load(file: InstanceFile) -> EncodedInstance:

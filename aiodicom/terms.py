@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, TypeVar
 
 from aiodicom.query import QueryOptions
@@ -82,7 +83,7 @@ class Timeouts:
     release: float = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """What was negotiated for an association.
 
@@ -105,6 +106,14 @@ class Terms:
     maximum_performed: int = 1
     user_information: tuple[UserInformationItem, ...] = ()
     options: Mapping[str, QueryOptions] = field(default_factory=dict)
+
+    @cached_property
+    def contexts_of(self) -> Mapping[str, tuple[PresentationContext, ...]]:
+        """The accepted presentation contexts of each abstract syntax, in their order."""
+        grouped: dict[str, tuple[PresentationContext, ...]] = {}
+        for context in self.contexts.values():
+            grouped[context.abstract_syntax] = (*grouped.get(context.abstract_syntax, ()), context)
+        return grouped
 
 
 def find_item(items: Iterable[UserInformationItem], kind: type[Item]) -> Item | None:

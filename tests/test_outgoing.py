@@ -227,17 +227,17 @@ def context(context_id: int, syntax: str, *, as_scu: bool = True) -> Presentatio
 
 def test_the_best_transfer_syntax_decides() -> None:
     contexts = [context(1, EXPLICIT_VR_LITTLE_ENDIAN), context(3, JPEG_LOSSLESS), context(5, JPEG_LOSSLESS)]
-    assert choose_context(contexts, CT, (JPEG_LOSSLESS, EXPLICIT_VR_LITTLE_ENDIAN)) == contexts[1]
-    assert choose_context(contexts, CT, (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)) == contexts[0]
-    assert choose_context(contexts, CT, (IMPLICIT_VR_LITTLE_ENDIAN,)) is None
-    assert choose_context(contexts, CT) == contexts[0]
-    assert choose_context(contexts, VERIFICATION) is None
+    assert choose_context(contexts, (JPEG_LOSSLESS, EXPLICIT_VR_LITTLE_ENDIAN)) == contexts[1]
+    assert choose_context(contexts, (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)) == contexts[0]
+    assert choose_context(contexts, (IMPLICIT_VR_LITTLE_ENDIAN,)) is None
+    assert choose_context(contexts) == contexts[0]
+    assert choose_context([]) is None
 
 
 def test_a_context_without_the_role_of_scu_will_not_do() -> None:
     contexts = [context(1, EXPLICIT_VR_LITTLE_ENDIAN, as_scu=False), context(3, EXPLICIT_VR_LITTLE_ENDIAN)]
-    assert choose_context(contexts, CT, (EXPLICIT_VR_LITTLE_ENDIAN,)) == contexts[1]
-    assert choose_context(contexts[:1], CT) is None
+    assert choose_context(contexts, (EXPLICIT_VR_LITTLE_ENDIAN,)) == contexts[1]
+    assert choose_context(contexts[:1]) is None
 
 
 @pytest.mark.parametrize("form", ["file", "encoded"])

@@ -349,7 +349,7 @@ class Shipment:
         try:
             _, encoded = await prepare(
                 parcel.cargo,
-                association.contexts,
+                association.terms.contexts_of,
                 association.terms.proposed,
                 decompress=self._manner.decompress,
                 in_thread=self._manner.in_thread,
