@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 SMALL_FILE: Final = 1024 * 1024
 """Up to this size, in bytes, a file is opened and read whole where it is sent; a longer one is opened in a worker thread,
-and read in chunks of this size while it is sent."""
+and read in chunks while it is sent."""
+
+FILE_CHUNK: Final = 4 * 1024 * 1024
+"""How long those are, in bytes: a change of threads takes as long as half a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,7 @@ class _FileChunks:
         with self._file.path.open("rb", buffering=0) as stream:
             stream.seek(self._file.data_set_offset)
             while left:
-                chunk = await to_thread.run_sync(stream.read, min(SMALL_FILE, left))
+                chunk = await to_thread.run_sync(stream.read, min(FILE_CHUNK, left))
                 if not chunk:
                     raise InvalidInstance(f"{self._file.path}: was truncated while it was sent")
                 left -= len(chunk)

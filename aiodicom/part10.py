@@ -134,9 +134,7 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
         return read_instance(file, where, check=check, max_depth=max_depth)
 
 
-def read_instance(
-    file: BinaryIO, path: Path, *, check: bool = True, max_depth: int = MAXIMUM_DEPTH
-) -> InstanceFile:
+def read_instance(file: BinaryIO, path: Path, *, check: bool = True, max_depth: int = MAXIMUM_DEPTH) -> InstanceFile:
     """Do as `open_instance` does, with a file that is open for reading, best without a buffer."""
 
     def read(offset: int, size: int) -> bytes:

@@ -77,9 +77,10 @@ class Performer:
             status: int | None = DUPLICATE_INVOCATION
         else:
             status = dispatch.status_at_once(operation)
-        # A task for what waits for nothing would cost more than the answer itself.
         if status is not None and operation.data_set.is_complete:
-            if self._sender.send_at_once(operation.context.context_id, respond(request, status)):
+            # A task for what waits for nothing would cost more than the answer itself.
+            response = respond(request, status)
+            if self._sender.send_at_once(operation.context.context_id, response):
                 return
         task = self._loop.create_task(self._perform(operation, status, dispatch))
         self._running[task] = operation

@@ -51,9 +51,7 @@ class Sender:
     def _is_ready(self) -> bool:
         """Whether a message can be written now, without waiting."""
         return (
-            self._connection.upper_layer.state in _MAY_SEND
-            and self._connection.is_writable
-            and not self._lock.locked()
+            self._connection.upper_layer.state in _MAY_SEND and self._connection.is_writable and not self._lock.locked()
         )
 
     def send_at_once(self, context_id: int, command: Command, data_set: bytes | memoryview | None = None) -> bool:
@@ -141,18 +139,12 @@ class Sender:
         return list(fragment(context_id, encoded, self._fragment_length, is_command=True))
 
     async def _send_whole(self, context_id: int, batch: list[PDV], data_set: bytes | memoryview | None) -> None:
-        if data_set is not None:
-            length = self._fragment_length
-            view = memoryview(data_set)
-            step = max(WRITE_BATCH // length, 1) * length
-            while len(view) > step:
-                await self._write([*batch, *fragment(context_id, view[:step], length, is_last=False)])
-                batch, view = [], view[step:]
-            batch += fragment(context_id, view, length)
-        await self._write(batch)
+        if data_set is None:
+            await self._write(batch)
+        else:
+            await self._write_data(context_id, batch, data_set, is_last=True)
 
     async def _send_chunks(self, context_id: int, batch: list[PDV], chunks: AsyncIterable[bytes]) -> None:
-        length = self._fragment_length
         held = b""  # a fragment is the last one only when nothing follows: one is kept back until that is known
         iterator = aiter(chunks)
         self._awaiting_source = asyncio.current_task()
@@ -160,7 +152,7 @@ class Sender:
             async for chunk in iterator:
                 # An odd byte waits for the next chunk, too: fragments have even length (PS3.8 §E.1).
                 if chunk and (even := len(held) & ~1):
-                    await self._write([*batch, *fragment(context_id, held[:even], length, is_last=False)])
+                    await self._write_data(context_id, batch, held[:even], is_last=False)
                     batch, held = [], held[even:]
                 held = held + chunk if held else chunk
         except asyncio.CancelledError:
@@ -172,7 +164,17 @@ class Sender:
             self._awaiting_source = None
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()  # a file it reads is closed now, not when the collector comes by
-        await self._write([*batch, *fragment(context_id, held, length)])
+        await self._write_data(context_id, batch, held, is_last=True)
+
+    async def _write_data(self, context_id: int, batch: list[PDV], data: bytes | memoryview, *, is_last: bool) -> None:
+        """Write a part of a data set behind what is in the batch, no more at once than the transport is to hold."""
+        length = self._fragment_length
+        step = max(WRITE_BATCH // length, 1) * length
+        view = memoryview(data)
+        while len(view) > step:
+            await self._write([*batch, *fragment(context_id, view[:step], length, is_last=False)])
+            batch, view = [], view[step:]
+        await self._write([*batch, *fragment(context_id, view, length, is_last=is_last)])
 
     async def _write(self, pdvs: list[PDV]) -> None:
         if not self._connection.is_writable:

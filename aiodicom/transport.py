@@ -136,7 +136,11 @@ class Connection(asyncio.BufferedProtocol):
         upper_layer = self.upper_layer
         upper_layer.receive_data(self._buffer[:nbytes])
         self.flush()
-        if self._socket is not None and (upper_layer.inside_pdu or self.receiver.expects_more) and _QUICK_ACK is not None:
+        if (
+            self._socket is not None
+            and (upper_layer.inside_pdu or self.receiver.expects_more)
+            and _QUICK_ACK is not None
+        ):
             # The kernel forgets this after each read. Without it, a peer that leaves Nagle's algorithm on waits 40 ms
             # for our delayed acknowledgement between its command and its data set. What we say next acknowledges the
             # end of its message, and a packet of its own would cost as much as all the rest.

@@ -32,7 +32,6 @@ from aiodicom.uids import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
-    VERIFICATION,
 )
 from aiodicom.upper_layer.presentation import PresentationContext
 from tests.loopback import CANARY, CT, connect, ct_instance, data_set, element, instance_uid, serving
