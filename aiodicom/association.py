@@ -134,6 +134,8 @@ class Association:
         self._dispatch = dispatch
         self._timeouts = timeouts
         self._observers = observers
+        self._sent_hooks = _hooks(observers, "message_sent")
+        self._received_hooks = _hooks(observers, "message_received")
         self._loop = asyncio.get_running_loop()
         self._assembler = Assembler(terms.contexts)
         self._error: AssociationError | None = None
@@ -603,8 +605,8 @@ class Association:
 
     def _command_received(self, received: ReceivedCommand) -> None:
         command = received.command
-        for observer in self._observers:
-            observer.message_received(self, command)
+        for hook in self._received_hooks:
+            hook(self, command)
         if isinstance(command, Response):
             self._response_received(command, received.has_data_set)
         elif isinstance(command, CCancelRQ):
@@ -655,8 +657,8 @@ class Association:
             self._answer_release()
 
     def _tell_sent(self, command: Command) -> None:
-        for observer in self._observers:
-            observer.message_sent(self, command)
+        for hook in self._sent_hooks:
+            hook(self, command)
 
     def _tell_failed(self, operation: Operation, error: Exception) -> None:
         is_consequence = self._peer_releases and isinstance(error, AssociationReleased)
@@ -765,16 +767,18 @@ def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:
 
 def trace_for(observers: Sequence[Observer], connection: Connection) -> Callable[[bool, ControlPDU | PDV], None] | None:
     """Return what tells the observers of each PDU of a connection; None where none of them wants to know."""
-    interested = [
-        observer
-        for observer in observers
-        if type(observer).pdu_sent is not Observer.pdu_sent or type(observer).pdu_received is not Observer.pdu_received
-    ]
-    if not interested:
+    sent_hooks, received_hooks = _hooks(observers, "pdu_sent"), _hooks(observers, "pdu_received")
+    if not (sent_hooks or received_hooks):
         return None
 
     def trace(sent: bool, pdu: ControlPDU | PDV) -> None:
-        for observer in interested:
-            (observer.pdu_sent if sent else observer.pdu_received)(connection, pdu)
+        for hook in sent_hooks if sent else received_hooks:
+            hook(connection, pdu)
 
     return trace
+
+
+def _hooks(observers: Sequence[Observer], name: str) -> tuple[Callable[..., None], ...]:
+    """Return a hook of those observers that have one: to call those that do nothing costs as much as the rest."""
+    own = getattr(Observer, name)
+    return tuple(getattr(observer, name) for observer in observers if getattr(type(observer), name) is not own)

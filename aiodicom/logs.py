@@ -42,14 +42,15 @@ class LoggingObserver(Observer):
 
     def message_sent(self, association: Association, command: Command) -> None:
         """DEBUG; a response of failure at WARNING."""
-        if isinstance(command, Response) and command.status.category is Category.FAILURE:
+        if isinstance(command, Response) and command.status and command.status.category is Category.FAILURE:
             _dimse_log.warning("to %s: %r", association.peer, command)
-        else:
+        elif _dimse_log.isEnabledFor(logging.DEBUG):
             _dimse_log.debug("to %s: %r", association.peer, command)
 
     def message_received(self, association: Association, command: Command) -> None:
         """DEBUG."""
-        _dimse_log.debug("from %s: %r", association.peer, command)
+        if _dimse_log.isEnabledFor(logging.DEBUG):
+            _dimse_log.debug("from %s: %r", association.peer, command)
 
     def operation_failed(self, association: Association, operation: Operation, error: Exception) -> None:
         """ERROR: what kind of exception, and where it was raised."""

@@ -177,21 +177,26 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Do what the upper layer asks for; to be called after every request made of it."""
         upper_layer = self.upper_layer
-        if (out := upper_layer.data_to_send()) and self._transport is not None and not self._ended:
-            length = sum(map(len, out))
-            self.bytes_sent += length
-            if length <= JOINED_WRITE:
-                self._transport.write(b"".join(out))
-            else:
-                self._transport.writelines(out)
-                # Python 3.12 and 3.13 forget to look whether that was too much; this makes them look.
-                self._transport.set_write_buffer_limits(high=WRITE_BATCH)
+        if out := upper_layer.data_to_send():
+            self._write(out)
         for event in upper_layer.events():
             self.receiver.event_received(event)
         if upper_layer.artim_starts != self._artim_starts or (self._artim and not upper_layer.artim_running):
             self._follow_artim()
         if upper_layer.must_close:
             self.close()
+
+    def _write(self, out: list[bytes | memoryview]) -> None:
+        if self._transport is None or self._ended:
+            return
+        length = sum(map(len, out))
+        self.bytes_sent += length
+        if length <= JOINED_WRITE:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
+            # Python 3.12 and 3.13 forget to look whether that was too much; this makes them look.
+            self._transport.set_write_buffer_limits(high=WRITE_BATCH)
 
     def flush_soon(self, length: int) -> None:
         """Do so when the event loop comes round, or now where there is enough to write.

@@ -494,12 +494,15 @@ def respond(request: Request, status: int, **fields: object) -> Response:
     Raises:
         TypeError: the response has no such field.
     """
+    kind = type(request)
     values: dict[str, object] = {"message_id_being_responded_to": request.message_id, "status": Status(status)}
-    for name, source in _REPEATED[type(request)]:
+    for name, source in _REPEATED[kind]:
         value = getattr(request, source)
         if isinstance(value, int) or (value and len(value) <= MAXIMUM_UID_LENGTH):
             values[name] = value
     if isinstance(request, UnrecognizedRQ):
         values["command_field"] = request.command_field | RESPONSE_BIT
-    make: Callable[..., Response] = RESPONSES[type(request)]
-    return make(**{**values, **fields})
+    if fields:
+        values.update(fields)
+    make: Callable[..., Response] = RESPONSES[kind]
+    return make(**values)
