@@ -4,73 +4,111 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench.cases import Case, all_cases
+from bench.case import Case
+from bench.cases import all_cases
 from bench.measure import measure
 from bench.objects import Objects
+from bench.peers import PEERS, missing_peers
 from bench.processes import Cores
-from bench.report import as_json, markdown
+from bench.progress import Progress
+from bench.report import machine, markdown
+from bench.results import Report, UnknownFormat
 
 MEMORY: Final = Path("/dev/shm")  # a file system in memory: disks are not what is measured
 ROUNDS: Final = 3
 ROUNDS_OF_QUICK: Final = 1
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round and smaller counts: less than three minutes")
-    parser.add_argument("--only", nargs="+", metavar="CASE", help="these cases; `--list` names them")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_OF_QUICK} if --quick")
-    parser.add_argument(
-        "--cores", default=_default_cores(), metavar="SCU,SCP", help="the processors that the ends run on"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--list", action="store_true", help="name the cases, and end")
-    arguments = parser.parse_args()
-    cases = all_cases(lambda full, quick: quick if arguments.quick else full)
-    if arguments.list:
-        print("\n".join(f"{case.name:28} {case.title}" for case in cases))
-        return
-    if unknown := set(arguments.only or ()) - {case.name for case in cases}:
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; --list names them")
-    chosen = [case for case in cases if not arguments.only or case.name in arguments.only]
-    client, server = map(int, arguments.cores.split(","))
-    rounds = arguments.rounds or (ROUNDS_OF_QUICK if arguments.quick else ROUNDS)
-    run(chosen, rounds, Cores(client, server), arguments.markdown, arguments.json)
+    words = sys.argv[1:] if words is None else words
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.samples is not None:
+        try:
+            report = Report.from_json(arguments.samples.read_text(encoding="utf-8"))
+        except (OSError, UnknownFormat) as error:
+            parser.error(f"{arguments.samples}: {error}")
+    else:
+        cases = all_cases(lambda full, quick: quick if arguments.quick else full)
+        if unknown := set(arguments.only or ()) - {case.name for case in cases}:
+            parser.error(f"no such case: {', '.join(sorted(unknown))}; --list names them")
+        chosen = [case.beside(arguments.peers) for case in cases if not arguments.only or case.name in arguments.only]
+        chosen = [case for case in chosen if case.contenders]
+        if arguments.list:
+            print("\n".join(f"{case.name:28} {case.title}" for case in chosen))
+            return
+        rounds = arguments.rounds or (ROUNDS_OF_QUICK if arguments.quick else ROUNDS)
+        command = shlex.join(["python", "-m", "bench", *words])
+        report = run(chosen, arguments.peers, rounds, arguments.cores, command)
+    tables = markdown(report)
+    print(tables)
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(tables, encoding="utf-8")
+    if arguments.json is not None:
+        arguments.json.write_text(report.to_json(), encoding="utf-8")
 
 
-def run(cases: list[Case], rounds: int, cores: Cores, markdown_file: Path | None, json_file: Path | None) -> None:
-    """Measure the cases one after the other, with progress on the standard error, and report."""
-    begun = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - begun:5.0f} s {line}", file=sys.stderr, flush=True)
-
+def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, cores: Cores, command: str) -> Report:
+    """Measure the cases one after the other, with progress on the standard error."""
+    progress = Progress(len(cases))
+    missing = {name: words for name, words in missing_peers().items() if name in peers}
+    for words in missing.values():
+        progress.say(f"{words}: it takes no part")
     results = []
     with tempfile.TemporaryDirectory(prefix="aiodicom-bench-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
         objects = Objects(folder / "objects")
         for case in cases:
-            say(case.title)
-            results.append(measure(case, rounds=rounds, cores=cores, objects=objects, folder=folder, say=say))
-    tables = markdown(results, cores=cores, rounds=rounds)
-    print(tables)
-    if markdown_file is not None:
-        markdown_file.write_text(tables, encoding="utf-8")
-    if json_file is not None:
-        json_file.write_text(as_json(results, cores=cores, rounds=rounds), encoding="utf-8")
+            progress.case(case.title)
+            results.append(measure(case, rounds=rounds, cores=cores, objects=objects, folder=folder, progress=progress))
+    seconds = progress.seconds
+    progress.say(f"done; missing: {', '.join(missing) or 'nobody'}")
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Report(command, date, machine(cores), seconds, rounds, missing, results)
 
 
-def _default_cores() -> str:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round and smaller counts: less than three minutes")
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="these cases; `--list` names them")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        metavar="PEER",
+        help=f"aiodicom beside these and nobody else: {', '.join(PEERS)}; all by default, none without a name",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_OF_QUICK} if --quick")
+    parser.add_argument(
+        "--cores", type=_cores, default=_default_cores(), metavar="SCU,SCP", help="the processors that the ends run on"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument(
+        "--from", dest="samples", type=Path, metavar="FILE", help="measure nothing: report what --json wrote there"
+    )
+    parser.add_argument("--list", action="store_true", help="name the cases, and end")
+    return parser
+
+
+def _cores(words: str) -> Cores:
+    client, server = map(int, words.split(","))
+    return Cores(client, server)
+
+
+def _default_cores() -> Cores:
     usable = sorted(os.sched_getaffinity(0))
-    return f"{usable[0]},{usable[-1]}"
+    return Cores(usable[0], usable[-1])
 
 
 if __name__ == "__main__":

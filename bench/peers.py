@@ -26,12 +26,23 @@ from bench.archives import (
     prepare_orthanc,
 )
 from bench.objects import Kind, study_uid
-from bench.processes import LOOPBACK, Command, find
+from bench.processes import LOOPBACK, Command, PeerMissing, find, find_pynetdicom
 
 # How long a script takes to start is not measured, so let it start fast.
 PYTHON: Final[Mapping[str, str]] = {"PYTHONDONTWRITEBYTECODE": ""}
 DCMTK_TUNED: Final[Mapping[str, str]] = {"TCP_NODELAY": "1"}
 DCMTK_LONGEST_PDU: Final = "131072"
+
+OURS: Final = "aiodicom"
+"""Whose ends are always there: ours, and clients of nothing but bytes."""
+
+PEERS: Final[Mapping[str, Callable[[], object]]] = {
+    "dcmtk": partial(find, "storescp"),
+    "pynetdicom": find_pynetdicom,
+    "orthanc": partial(find, "Orthanc", "orthanc"),
+    "tcp": lambda: None,  # the limit of a loopback connection, which is always there
+}
+"""Who can take part beside us, and what raises `PeerMissing` where it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ class ServerKind:
         forks: whether it has a process for each association, so that its own memory says little.
         prepare: what is done before it starts, with its port, the folder to store in, and the folder with what it holds.
         fill: what is done when it listens, likewise.
+        peer: whose it is.
     """
 
     name: str
@@ -83,6 +95,7 @@ class ServerKind:
     forks: bool = False
     prepare: Preparation | None = None
     fill: Preparation | None = None
+    peer: str = OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +105,28 @@ class ClientKind:
     Args:
         name: in reports.
         command: makes the command of the port, of what is to be done, and of the folder with what is to be stored.
+        peer: whose it is.
     """
 
     name: str
     command: ClientCommand
+    peer: str = OURS
+
+
+def missing_peers() -> dict[str, str]:
+    """Return the peers that are not installed, with what would install each."""
+    missing = {}
+    for name, look in PEERS.items():
+        try:
+            look()
+        except PeerMissing as error:
+            missing[name] = str(error)
+    return missing
 
 
 def _python(module: str, *arguments: object) -> Command:
+    if module.startswith("pynetdicom"):
+        find_pynetdicom()
     return Command((sys.executable, "-m", f"bench.{module}", *map(str, arguments)), PYTHON)
 
 
@@ -141,14 +169,16 @@ def pynetdicom_scp(*, tuned: bool, keeps: bool = False, chunked: bool = False) -
     """Return pynetdicom's SCP; `chunked` receives into files, not into memory."""
     options = (*(("--tuned",) if tuned else ()), *(("--chunked",) if chunked else ()))
     name = _words("pynetdicom", "tuned" if tuned else "", "chunked" if chunked else "")
-    return ServerKind(name, partial(_python_scp, "pynetdicom_scp", options, keeps), keeps=keeps)
+    command = partial(_python_scp, "pynetdicom_scp", options, keeps)
+    return ServerKind(name, command, keeps=keeps, peer="pynetdicom")
 
 
 def storescp(*options: str, tuned: bool) -> ServerKind:
     """Return DCMTK's storescp; it stores unless `--ignore` is among the options."""
     name = _words("storescp", "tuned" if tuned else "", *options)
     command = partial(_storescp, (*_longest_pdu(tuned), *options), tuned)
-    return ServerKind(name, command, keeps="--ignore" not in options, forks="--fork" in options)
+    keeps, forks = "--ignore" not in options, "--fork" in options
+    return ServerKind(name, command, keeps=keeps, forks=forks, peer="dcmtk")
 
 
 def pynetdicom_find_scp(*, tuned: bool) -> ServerKind:
@@ -158,7 +188,7 @@ def pynetdicom_find_scp(*, tuned: bool) -> ServerKind:
     def command(port: int, folder: Path) -> Command:
         return _python("pynetdicom_scp", *options, "--studies", own_folder(folder), port)
 
-    return ServerKind(_words("pynetdicom", "tuned" if tuned else ""), command, prepare=_link)
+    return ServerKind(_words("pynetdicom", "tuned" if tuned else ""), command, prepare=_link, peer="pynetdicom")
 
 
 def dcmqrscp(*, tuned: bool) -> ServerKind:
@@ -168,7 +198,8 @@ def dcmqrscp(*, tuned: bool) -> ServerKind:
         configuration = own_folder(folder) / "dcmqrscp.cfg"
         return Command((find("dcmqrscp"), "-c", str(configuration)), _environment(tuned))
 
-    return ServerKind(_words("dcmqrscp", "tuned" if tuned else ""), command, forks=True, prepare=prepare_dcmqrscp)
+    name = _words("dcmqrscp", "tuned" if tuned else "")
+    return ServerKind(name, command, forks=True, prepare=prepare_dcmqrscp, peer="dcmtk")
 
 
 def orthanc(*, tuned: bool) -> ServerKind:
@@ -179,12 +210,12 @@ def orthanc(*, tuned: bool) -> ServerKind:
         return Command((find("Orthanc", "orthanc"), str(configuration)), _environment(tuned))
 
     name = _words("Orthanc", "tuned" if tuned else "")
-    return ServerKind(name, command, prepare=prepare_orthanc, fill=fill_orthanc)
+    return ServerKind(name, command, prepare=prepare_orthanc, fill=fill_orthanc, peer="orthanc")
 
 
 def raw_tcp_server() -> ServerKind:
     """Return what reads and forgets."""
-    return ServerKind("TCP", lambda port, _folder: _python("raw_tcp", "serve", port))
+    return ServerKind("TCP", lambda port, _folder: _python("raw_tcp", "serve", port), peer="tcp")
 
 
 def _python_scp(module: str, options: tuple[str, ...], keeps: bool, port: int, folder: Path) -> Command:
@@ -215,17 +246,17 @@ def pynetdicom_scu(*, tuned: bool, chunked: bool = False) -> ClientKind:
     """Return pynetdicom's SCU; `chunked` reads files while they are sent."""
     options = (*(("--tuned",) if tuned else ()), *(("--chunked",) if chunked else ()))
     name = _words("pynetdicom", "tuned" if tuned else "", "chunked" if chunked else "")
-    return ClientKind(name, partial(_python_scu, "pynetdicom_scu", options))
+    return ClientKind(name, partial(_python_scu, "pynetdicom_scu", options), peer="pynetdicom")
 
 
 def storescu(*, tuned: bool) -> ClientKind:
     """Return DCMTK's storescu, which is measured from its start to its end."""
-    return ClientKind(_words("storescu", "tuned" if tuned else ""), partial(_storescu, tuned))
+    return ClientKind(_words("storescu", "tuned" if tuned else ""), partial(_storescu, tuned), peer="dcmtk")
 
 
 def raw_tcp_client() -> ClientKind:
     """Return what sends as many bytes as the objects have."""
-    return ClientKind("TCP", lambda port, _job, folder: _python("raw_tcp", "send", port, folder))
+    return ClientKind("TCP", lambda port, _job, folder: _python("raw_tcp", "send", port, folder), peer="tcp")
 
 
 def raw_echo() -> ClientKind:
@@ -251,7 +282,7 @@ def findscu(*, tuned: bool) -> ClientKind:
         repeat = ("--repeat", str(job.count // job.studies))
         return Command(_query("findscu", port, tuned, *repeat, *chain(*keys)), _environment(tuned))
 
-    return ClientKind(_words("findscu", "tuned" if tuned else ""), command)
+    return ClientKind(_words("findscu", "tuned" if tuned else ""), command, peer="dcmtk")
 
 
 def getscu(*, tuned: bool) -> ClientKind:
@@ -260,7 +291,7 @@ def getscu(*, tuned: bool) -> ClientKind:
     def command(port: int, _job: Job, folder: Path | None) -> Command:
         return Command(_query("getscu", port, tuned, "--ignore", *_study_in(folder)), _environment(tuned))
 
-    return ClientKind(_words("getscu", "tuned" if tuned else ""), command)
+    return ClientKind(_words("getscu", "tuned" if tuned else ""), command, peer="dcmtk")
 
 
 def movescu(*, tuned: bool) -> ClientKind:
@@ -273,7 +304,7 @@ def movescu(*, tuned: bool) -> ClientKind:
         beside = _python("beside", move_port(port), *lines)
         return Command(beside.arguments, {**beside.environment, **_environment(tuned)})
 
-    return ClientKind(_words("movescu", "tuned" if tuned else ""), command)
+    return ClientKind(_words("movescu", "tuned" if tuned else ""), command, peer="dcmtk")
 
 
 def _query(program: str, port: int, tuned: bool, *options: str) -> tuple[str, ...]:

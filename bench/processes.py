@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
@@ -126,6 +127,16 @@ def find(program: str, package: str = "dcmtk") -> str:
         if found and b"pynetdicom" not in Path(found).read_bytes()[:SCRIPT_HEAD]:
             return found
     raise PeerMissing(f"{program} is not installed (Debian package {package})")
+
+
+def find_pynetdicom() -> None:
+    """Make sure that pynetdicom can be imported.
+
+    Raises:
+        PeerMissing: it is not installed.
+    """
+    if find_spec("pynetdicom") is None:
+        raise PeerMissing("pynetdicom is not installed (PyPI package pynetdicom)")
 
 
 def free_port() -> int:

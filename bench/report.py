@@ -1,76 +1,47 @@
-"""Results as Markdown and as JSON."""
+"""Results as Markdown."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from bench.cases import KB, MB, Target
-from bench.measure import Outcome, Result
+from bench.case import KB, MB
 from bench.processes import Cores, PeerMissing, find
+from bench.results import Aim, Outcome, Report, Result
 
 NOTHING: Final = "–"
 ALMOST: Final = 0.9995  # what three digits round up to 1
 UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
-def markdown(results: Sequence[Result], *, cores: Cores, rounds: int) -> str:
+def markdown(report: Report) -> str:
     """Return the tables: every contender of every case, and every target."""
-    lines = [f"{datetime.now(UTC):%Y-%m-%d}, {rounds} rounds. {machine(cores)}", ""]
+    rounds = "one round" if report.rounds == 1 else f"{report.rounds} rounds"
+    lines = [
+        f"{report.date[:10]}, `{report.command}`: {rounds} in {report.seconds / 60:.1f} minutes. {report.machine}",
+        *(f"Missing: {words}." for words in report.missing.values()),
+        "",
+    ]
     lines += table(
         ("case", "SCU → SCP", "median rate (range)", "CPU each, SCU / SCP", "memory SCU / SCP: peak (added)"),
-        (row for result in results for row in _outcome_rows(result)),
+        (row for result in report.results for row in _outcome_rows(result)),
     )
     lines.append("")
     lines += table(
         ("case", "target", "reached", "", "by CPU"),
         (
-            (result.case.title, target.words, *_verdict(target, result.reached(target)), _by_cpu(result, target))
-            for result in results
-            for target in result.case.targets
+            (result.title, aim.words, *_verdict(aim, result.reached(aim)), _by_cpu(result, aim))
+            for result in report.results
+            for aim in result.aims
         ),
     )
     return "\n".join(lines) + "\n"
-
-
-def as_json(results: Sequence[Result], *, cores: Cores, rounds: int) -> str:
-    """Return everything that was measured, round by round."""
-    cases = [
-        {
-            "case": result.case.name,
-            "unit": result.case.unit,
-            "contenders": [
-                {
-                    "name": outcome.contender.name,
-                    "count": outcome.contender.job.total,
-                    "error": outcome.error,
-                    "samples": [asdict(sample) for sample in outcome.samples],
-                }
-                for outcome in result.outcomes
-            ],
-            "targets": [
-                {
-                    "target": target.words,
-                    "limit": target.limit,
-                    "reached": result.reached(target),
-                    "by_cpu": result.cpu_ratio(target),
-                }
-                for target in result.case.targets
-            ],
-        }
-        for result in results
-    ]
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"date": date, "machine": machine(cores), "rounds": rounds, "cases": cases}, indent=2) + "\n"
 
 
 def machine(cores: Cores) -> str:
@@ -118,13 +89,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _outcome_rows(result: Result) -> Iterator[tuple[str, ...]]:
-    title = result.case.title
+    title = result.title
     for outcome in result.outcomes:
-        name = outcome.contender.name
+        name = outcome.name
         if not outcome.samples:
             yield title, name, outcome.error or NOTHING, NOTHING, NOTHING
         else:
-            yield title, name, _rate(outcome, result.case.unit), _cpu(outcome), _memory(outcome)
+            yield title, name, _rate(outcome, result.unit), _cpu(outcome), _memory(outcome)
         title = ""
 
 
@@ -160,24 +131,24 @@ def _memory(outcome: Outcome) -> str:
     return " / ".join(ends)
 
 
-def _verdict(target: Target, reached: float | None) -> tuple[str, str]:
+def _verdict(aim: Aim, reached: float | None) -> tuple[str, str]:
     """Return what was reached in words, and whether that is enough."""
     if reached is None:
         return "not measured", ""
-    enough = reached <= target.limit if target.is_ceiling else reached >= target.limit
-    if target.against is not None:
-        words = f"{reached:.0%}" if target.limit < 1 else f"{reached:.2f} ×"
-    elif target.quantity == "rate":
+    enough = reached <= aim.limit if aim.is_ceiling else reached >= aim.limit
+    if aim.against is not None:
+        words = f"{reached:.0%}" if aim.limit < 1 else f"{reached:.2f} ×"
+    elif aim.quantity == "rate":
         words = f"{reached:,.0f}/s"
-    elif target.quantity == "idle_cpu":
+    elif aim.quantity == "idle_cpu":
         words = f"{reached:.1%}"
-    elif target.quantity == "memory_each":
+    elif aim.quantity == "memory_each":
         words = f"{reached / KB:.1f} KB"
     else:
         words = f"{reached / MB:.1f} MB"
     return words, "yes" if enough else "**no**"
 
 
-def _by_cpu(result: Result, target: Target) -> str:
-    ratio = result.cpu_ratio(target)
+def _by_cpu(result: Result, aim: Aim) -> str:
+    ratio = result.cpu_ratio(aim)
     return NOTHING if ratio is None else f"{ratio:.2f} ×"
