@@ -17,6 +17,7 @@ from bench.cases import all_cases
 from bench.measure import measure
 from bench.objects import Objects
 from bench.peers import PEERS, missing_peers
+from bench.pictures import write_pictures
 from bench.processes import Cores
 from bench.progress import Progress
 from bench.report import machine, markdown
@@ -55,6 +56,8 @@ def main(words: Sequence[str] | None = None) -> None:
         arguments.markdown.write_text(tables, encoding="utf-8")
     if arguments.json is not None:
         arguments.json.write_text(report.to_json(), encoding="utf-8")
+    if arguments.pictures is not None:
+        write_pictures(report, arguments.pictures)
 
 
 def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, cores: Cores, command: str) -> Report:
@@ -94,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw the results there, as SVG")
     parser.add_argument(
         "--from", dest="samples", type=Path, metavar="FILE", help="measure nothing: report what --json wrote there"
     )

@@ -7,7 +7,7 @@ from typing import Final
 from bench.case import KB, Case, Contender, Scale, Target
 from bench.peers import Job, aiodicom_scp, aiodicom_scu, pynetdicom_scp, pynetdicom_scu, raw_echo, storescp
 
-GROUP: Final = "association"
+GROUP: Final = "Associations"
 
 
 def cases(scale: Scale) -> tuple[Case, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from bench.peers import OURS, ClientKind, Job, ServerKind
+from bench.peers import NOBODYS, OURS, ClientKind, Job, ServerKind
 
 Scale: TypeAlias = Callable[[int, int], int]
 """Chooses the count of a full run, which comes first, or that of a quick one."""
@@ -33,7 +33,7 @@ class Contender:
     @property
     def peers(self) -> frozenset[str]:
         """Whose programs take part besides ours."""
-        return frozenset({self.client.peer, self.server.peer}) - {OURS}
+        return frozenset({self.client.peer, self.server.peer}) - {OURS, NOBODYS}
 
 
 @dataclass(frozen=True, slots=True)

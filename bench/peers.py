@@ -34,7 +34,8 @@ DCMTK_TUNED: Final[Mapping[str, str]] = {"TCP_NODELAY": "1"}
 DCMTK_LONGEST_PDU: Final = "131072"
 
 OURS: Final = "aiodicom"
-"""Whose ends are always there: ours, and clients of nothing but bytes."""
+NOBODYS: Final = "nobody"
+"""Whose a client is that sends bytes made beforehand."""
 
 PEERS: Final[Mapping[str, Callable[[], object]]] = {
     "dcmtk": partial(find, "storescp"),
@@ -261,7 +262,7 @@ def raw_tcp_client() -> ClientKind:
 
 def raw_echo() -> ClientKind:
     """Return what sends the bytes of C-ECHOs, made beforehand."""
-    return ClientKind("raw bytes", lambda port, job, _folder: _python("raw_echo", port, job.count))
+    return ClientKind("raw bytes", lambda port, job, _folder: _python("raw_echo", port, job.count), peer=NOBODYS)
 
 
 def raw_find() -> ClientKind:
@@ -271,7 +272,7 @@ def raw_find() -> ClientKind:
         what = job.operation.removeprefix("find-")
         return _python("raw_find", what, port, job.studies, job.count)
 
-    return ClientKind("raw bytes", command)
+    return ClientKind("raw bytes", command, peer=NOBODYS)
 
 
 def findscu(*, tuned: bool) -> ClientKind:

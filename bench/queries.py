@@ -24,7 +24,7 @@ from bench.peers import (
     raw_find,
 )
 
-GROUP: Final = "query"
+GROUP: Final = "Query and retrieve"
 
 
 def cases(scale: Scale) -> tuple[Case, ...]:

@@ -18,7 +18,7 @@ from bench.peers import (
     storescu,
 )
 
-GROUP: Final = "store"
+GROUP: Final = "Storage"
 
 
 def cases(scale: Scale) -> tuple[Case, ...]:
