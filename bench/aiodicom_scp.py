@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import ssl
 from pathlib import Path
 
 import uvloop
 
 import aiodicom
+from bench.certificates import tls_context
 from bench.client import allow_many_sockets
 
 
@@ -17,15 +19,17 @@ def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to keep instances; by default they are discarded")
+    parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
     parser.add_argument("port", type=int)
     arguments = parser.parse_args()
     allow_many_sockets()
-    uvloop.run(serve(arguments.port, arguments.folder))
+    tls = tls_context(arguments.tls, ssl.Purpose.CLIENT_AUTH)
+    uvloop.run(serve(aiodicom.Listener(port=arguments.port, tls=tls), arguments.folder))
 
 
-async def serve(port: int, folder: Path | None) -> None:
+async def serve(listener: aiodicom.Listener, folder: Path | None) -> None:
     """Answer C-ECHO and C-STORE."""
-    server = aiodicom.Server(port=port, maximum_associations=20_000, maximum_connections=20_000)
+    server = aiodicom.Server(listeners=[listener], maximum_associations=20_000, maximum_connections=20_000)
 
     @server.on_c_store
     async def keep(operation: aiodicom.Operation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import uvloop
 import aiodicom
 from aiodicom.uids import VERIFICATION
 from bench.archives import AE_TITLE, MOVE_AE_TITLE, RETURN_KEYS, move_port
+from bench.certificates import tls_context
 from bench.client import allow_many_sockets, reported
 from bench.objects import study_uid
 from bench.processes import LOOPBACK
@@ -27,29 +29,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-memory", action="store_true", help="read the instances before the clock starts")
     parser.add_argument("--associations", type=int, default=1, help="how many send at once, each all the instances")
+    parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
     parser.add_argument("operation", choices=["store", "echo", "open", "hold", "find-all", "get", "move"])
     parser.add_argument("port", type=int)
     parser.add_argument("what", help="store, get, move: a folder; echo, open, hold, find-all: how many")
     arguments = parser.parse_args()
     allow_many_sockets()
+    tls = tls_context(arguments.tls, ssl.Purpose.SERVER_AUTH)
     if arguments.operation == "store":
         paths = sorted(Path(arguments.what).iterdir())
-        uvloop.run(store(arguments.port, paths, arguments.associations, in_memory=arguments.in_memory))
+        uvloop.run(store(arguments.port, paths, arguments.associations, tls, in_memory=arguments.in_memory))
     elif arguments.operation in ("get", "move"):
         retrieve = get if arguments.operation == "get" else move
         uvloop.run(retrieve(arguments.port, study_uid(next(Path(arguments.what).iterdir()))))
+    elif arguments.operation in ("echo", "open"):
+        operation = echo if arguments.operation == "echo" else open_and_release
+        uvloop.run(operation(arguments.port, int(arguments.what), tls))
     else:
-        operations = {"echo": echo, "open": open_and_release, "hold": hold, "find-all": find_all}
-        uvloop.run(operations[arguments.operation](arguments.port, int(arguments.what)))
+        many = hold if arguments.operation == "hold" else find_all
+        uvloop.run(many(arguments.port, int(arguments.what)))
 
 
-async def store(port: int, paths: Sequence[Path], associations: int, *, in_memory: bool) -> None:
+async def store(
+    port: int, paths: Sequence[Path], associations: int, tls: ssl.SSLContext | None, *, in_memory: bool
+) -> None:
     """Store all instances on each of some concurrent associations."""
     contexts = aiodicom.contexts_for(paths)
     instances: Sequence[aiodicom.EncodedInstance | Path] = [_read(path) for path in paths] if in_memory else paths
 
     async def send_all() -> None:
-        async with aiodicom.associate(LOOPBACK, port, contexts=contexts) as association:
+        async with aiodicom.associate(LOOPBACK, port, contexts=contexts, tls=tls) as association:
             for instance in instances:
                 (await association.c_store(instance)).raise_for_status()
 
@@ -57,19 +66,19 @@ async def store(port: int, paths: Sequence[Path], associations: int, *, in_memor
         await _all(send_all() for _ in range(associations))
 
 
-async def echo(port: int, count: int) -> None:
+async def echo(port: int, count: int, tls: ssl.SSLContext | None) -> None:
     """Send C-ECHOs on one association."""
-    async with aiodicom.associate(LOOPBACK, port, contexts=[VERIFICATION]) as association:
+    async with aiodicom.associate(LOOPBACK, port, contexts=[VERIFICATION], tls=tls) as association:
         with reported():
             for _ in range(count):
                 await association.c_echo()
 
 
-async def open_and_release(port: int, count: int) -> None:
+async def open_and_release(port: int, count: int, tls: ssl.SSLContext | None) -> None:
     """Open one association after the other, with a C-ECHO on each."""
     with reported():
         for _ in range(count):
-            async with aiodicom.associate(LOOPBACK, port, contexts=[VERIFICATION]) as association:
+            async with aiodicom.associate(LOOPBACK, port, contexts=[VERIFICATION], tls=tls) as association:
                 await association.c_echo()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import associations, queries, stores
+from bench import associations, queries, stores, tls
 from bench.case import Case, Scale
 
 
@@ -12,4 +12,5 @@ def all_cases(scale: Scale) -> tuple[Case, ...]:
         *stores.cases(scale),
         *associations.cases(scale),
         *queries.cases(scale),
+        *tls.cases(scale),
     )

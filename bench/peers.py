@@ -25,6 +25,7 @@ from bench.archives import (
     prepare_dcmqrscp,
     prepare_orthanc,
 )
+from bench.certificates import certificates, dcmtk_options
 from bench.objects import Kind, study_uid
 from bench.processes import LOOPBACK, Command, PeerMissing, find, find_pynetdicom
 
@@ -135,6 +136,14 @@ def _environment(tuned: bool) -> Mapping[str, str]:
     return DCMTK_TUNED if tuned else {}
 
 
+def _python_tls(tls: bool) -> tuple[str, ...]:
+    return ("--tls", str(certificates())) if tls else ()
+
+
+def _dcmtk_tls(tls: bool) -> tuple[str, ...]:
+    return dcmtk_options(certificates()) if tls else ()
+
+
 def _words(name: str, *words: str) -> str:
     said = ", ".join(word for word in words if word)
     return f"{name} ({said})" if said else name
@@ -143,9 +152,9 @@ def _words(name: str, *words: str) -> str:
 # Servers.
 
 
-def aiodicom_scp(*, keeps: bool = False) -> ServerKind:
+def aiodicom_scp(*, keeps: bool = False, tls: bool = False) -> ServerKind:
     """Return our SCP."""
-    return ServerKind("aiodicom", partial(_python_scp, "aiodicom_scp", (), keeps), keeps=keeps)
+    return ServerKind("aiodicom", partial(_python_scp, "aiodicom_scp", (), tls, keeps), keeps=keeps)
 
 
 def aiodicom_archive() -> ServerKind:
@@ -166,18 +175,18 @@ def aiodicom_rows() -> ServerKind:
     return ServerKind("aiodicom rows", command, prepare=_link)
 
 
-def pynetdicom_scp(*, tuned: bool, keeps: bool = False, chunked: bool = False) -> ServerKind:
+def pynetdicom_scp(*, tuned: bool, keeps: bool = False, chunked: bool = False, tls: bool = False) -> ServerKind:
     """Return pynetdicom's SCP; `chunked` receives into files, not into memory."""
     options = (*(("--tuned",) if tuned else ()), *(("--chunked",) if chunked else ()))
     name = _words("pynetdicom", "tuned" if tuned else "", "chunked" if chunked else "")
-    command = partial(_python_scp, "pynetdicom_scp", options, keeps)
+    command = partial(_python_scp, "pynetdicom_scp", options, tls, keeps)
     return ServerKind(name, command, keeps=keeps, peer="pynetdicom")
 
 
-def storescp(*options: str, tuned: bool) -> ServerKind:
+def storescp(*options: str, tuned: bool, tls: bool = False) -> ServerKind:
     """Return DCMTK's storescp; it stores unless `--ignore` is among the options."""
     name = _words("storescp", "tuned" if tuned else "", *options)
-    command = partial(_storescp, (*_longest_pdu(tuned), *options), tuned)
+    command = partial(_storescp, (*_longest_pdu(tuned), *options), tuned, tls)
     keeps, forks = "--ignore" not in options, "--fork" in options
     return ServerKind(name, command, keeps=keeps, forks=forks, peer="dcmtk")
 
@@ -214,13 +223,17 @@ def orthanc(*, tuned: bool) -> ServerKind:
     return ServerKind(name, command, prepare=prepare_orthanc, fill=fill_orthanc, peer="orthanc")
 
 
-def raw_tcp_server() -> ServerKind:
+def raw_tcp_server(*, tls: bool = False) -> ServerKind:
     """Return what reads and forgets."""
-    return ServerKind("TCP", lambda port, _folder: _python("raw_tcp", "serve", port), peer="tcp")
+
+    def command(port: int, _folder: Path) -> Command:
+        return _python("raw_tcp", *_python_tls(tls), "serve", port)
+
+    return ServerKind("TLS" if tls else "TCP", command, peer="tcp")
 
 
-def _python_scp(module: str, options: tuple[str, ...], keeps: bool, port: int, folder: Path) -> Command:
-    return _python(module, *options, *(("--folder", folder) if keeps else ()), port)
+def _python_scp(module: str, options: tuple[str, ...], tls: bool, keeps: bool, port: int, folder: Path) -> Command:
+    return _python(module, *options, *_python_tls(tls), *(("--folder", folder) if keeps else ()), port)
 
 
 def _link(_port: int, folder: Path, holdings: Path) -> None:
@@ -228,41 +241,50 @@ def _link(_port: int, folder: Path, holdings: Path) -> None:
     own_folder(folder).symlink_to(holdings, target_is_directory=True)
 
 
-def _storescp(options: tuple[str, ...], tuned: bool, port: int, folder: Path) -> Command:
-    return Command((find("storescp"), *options, "-od", str(folder), str(port)), _environment(tuned))
+def _storescp(options: tuple[str, ...], tuned: bool, tls: bool, port: int, folder: Path) -> Command:
+    arguments = (find("storescp"), *options, *_dcmtk_tls(tls), "-od", str(folder), str(port))
+    return Command(arguments, _environment(tuned))
 
 
 # Clients.
 
 
-def aiodicom_scu(*, in_memory: bool = False) -> ClientKind:
+def aiodicom_scu(*, in_memory: bool = False, tls: bool = False) -> ClientKind:
     """Return our SCU; `in_memory` sends what was read before, instead of files."""
     options = ("--in-memory",) if in_memory else ()
     return ClientKind(
-        _words("aiodicom", *(("in memory",) if in_memory else ())), partial(_python_scu, "aiodicom_scu", options)
+        _words("aiodicom", *(("in memory",) if in_memory else ())), partial(_python_scu, "aiodicom_scu", options, tls)
     )
 
 
-def pynetdicom_scu(*, tuned: bool, chunked: bool = False) -> ClientKind:
+def pynetdicom_scu(*, tuned: bool, chunked: bool = False, tls: bool = False) -> ClientKind:
     """Return pynetdicom's SCU; `chunked` reads files while they are sent."""
     options = (*(("--tuned",) if tuned else ()), *(("--chunked",) if chunked else ()))
     name = _words("pynetdicom", "tuned" if tuned else "", "chunked" if chunked else "")
-    return ClientKind(name, partial(_python_scu, "pynetdicom_scu", options), peer="pynetdicom")
+    return ClientKind(name, partial(_python_scu, "pynetdicom_scu", options, tls), peer="pynetdicom")
 
 
-def storescu(*, tuned: bool) -> ClientKind:
+def storescu(*, tuned: bool, tls: bool = False) -> ClientKind:
     """Return DCMTK's storescu, which is measured from its start to its end."""
-    return ClientKind(_words("storescu", "tuned" if tuned else ""), partial(_storescu, tuned), peer="dcmtk")
+    return ClientKind(_words("storescu", "tuned" if tuned else ""), partial(_storescu, tuned, tls), peer="dcmtk")
 
 
-def raw_tcp_client() -> ClientKind:
+def raw_tcp_client(*, tls: bool = False) -> ClientKind:
     """Return what sends as many bytes as the objects have."""
-    return ClientKind("TCP", lambda port, _job, folder: _python("raw_tcp", "send", port, folder), peer="tcp")
+
+    def command(port: int, _job: Job, folder: Path | None) -> Command:
+        return _python("raw_tcp", *_python_tls(tls), "send", port, folder)
+
+    return ClientKind("TLS" if tls else "TCP", command, peer="tcp")
 
 
-def raw_echo() -> ClientKind:
+def raw_echo(*, tls: bool = False) -> ClientKind:
     """Return what sends the bytes of C-ECHOs, made beforehand."""
-    return ClientKind("raw bytes", lambda port, job, _folder: _python("raw_echo", port, job.count), peer=NOBODYS)
+
+    def command(port: int, job: Job, _folder: Path | None) -> Command:
+        return _python("raw_echo", *_python_tls(tls), port, job.count)
+
+    return ClientKind("raw bytes", command, peer=NOBODYS)
 
 
 def raw_find() -> ClientKind:
@@ -299,7 +321,7 @@ def movescu(*, tuned: bool) -> ClientKind:
     """Return DCMTK's movescu, with a storescp that forgets the study that the archive moves to it."""
 
     def command(port: int, _job: Job, folder: Path | None) -> Command:
-        destination = _storescp(("--ignore", *_longest_pdu(tuned)), tuned, move_port(port), Path())
+        destination = _storescp(("--ignore", *_longest_pdu(tuned)), tuned, False, move_port(port), Path())
         mover = _query("movescu", port, tuned, "-v", "-aem", MOVE_AE_TITLE, *_study_in(folder))
         lines = (shlex.join(destination.arguments), shlex.join(mover), "Final Move Response (Success)")
         beside = _python("beside", move_port(port), *lines)
@@ -324,12 +346,11 @@ def _longest_pdu(tuned: bool) -> tuple[str, ...]:
     return ("-pdu", DCMTK_LONGEST_PDU) if tuned else ()
 
 
-def _python_scu(module: str, options: tuple[str, ...], port: int, job: Job, folder: Path | None) -> Command:
+def _python_scu(module: str, options: tuple[str, ...], tls: bool, port: int, job: Job, folder: Path | None) -> Command:
     associations = ("--associations", job.associations) if job.associations > 1 else ()
-    return _python(module, *options, *associations, job.operation, port, folder or job.count)
+    return _python(module, *options, *_python_tls(tls), *associations, job.operation, port, folder or job.count)
 
 
-def _storescu(tuned: bool, port: int, _job: Job, folder: Path | None) -> Command:
-    return Command(
-        (find("storescu"), *_longest_pdu(tuned), "+sd", LOOPBACK, str(port), str(folder)), _environment(tuned)
-    )
+def _storescu(tuned: bool, tls: bool, port: int, _job: Job, folder: Path | None) -> Command:
+    options = (*_longest_pdu(tuned), *_dcmtk_tls(tls), "+sd")
+    return Command((find("storescu"), *options, LOOPBACK, str(port), str(folder)), _environment(tuned))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when it
 )
 
 from bench.archives import RETURN_KEYS
+from bench.certificates import tls_context
 from bench.processes import LOOPBACK
 from bench.pynetdicom_scu import TUNED_LENGTH, without_nagle
 
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="TCP_NODELAY, and PDUs of 128 KB")
     parser.add_argument("--chunked", action="store_true", help="receive data sets into files, not into memory")
     parser.add_argument("--studies", type=Path, help="the files of the studies that are found, whatever is asked")
+    parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
     parser.add_argument("port", type=int)
     arguments = parser.parse_args()
 
@@ -54,7 +57,8 @@ def main() -> None:
     entity.supported_contexts = AllStoragePresentationContexts
     entity.add_supported_context(Verification)
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-    entity.start_server((LOOPBACK, arguments.port), evt_handlers=handlers)
+    tls = tls_context(arguments.tls, ssl.Purpose.CLIENT_AUTH)
+    entity.start_server((LOOPBACK, arguments.port), evt_handlers=handlers, ssl_context=tls)
 
 
 def match(path: Path) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import socket
+import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when it
 )
 
 from bench.archives import AE_TITLE, RETURN_KEYS
+from bench.certificates import tls_context
 from bench.client import reported
 from bench.processes import LOOPBACK
 
@@ -39,12 +41,14 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="TCP_NODELAY, and PDUs of 128 KB")
     parser.add_argument("--chunked", action="store_true", help="read files while they are sent")
     parser.add_argument("--associations", type=int, default=1, help="how many send at once, each all the instances")
+    parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
     parser.add_argument("operation", choices=["store", "echo", "open", "find-all"])
     parser.add_argument("port", type=int)
     parser.add_argument("what", help="store: a folder; echo, open, find-all: how many")
     arguments = parser.parse_args()
     _config.STORE_SEND_CHUNKED_DATASET = arguments.chunked
-    requestor = Requestor(arguments.port, tuned=arguments.tuned)
+    tls = tls_context(arguments.tls, ssl.Purpose.SERVER_AUTH)
+    requestor = Requestor(arguments.port, tls, tuned=arguments.tuned)
     match arguments.operation:
         case "store":
             requestor.store(sorted(Path(arguments.what).iterdir()), arguments.associations)
@@ -59,8 +63,9 @@ def main() -> None:
 class Requestor:
     """Requests associations of one server."""
 
-    def __init__(self, port: int, *, tuned: bool) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None, *, tuned: bool) -> None:
         self._port = port
+        self._tls = None if tls is None else (tls, LOOPBACK)
         self._entity = AE()
         self._handlers: list[evt.EventHandlerType] = []
         if tuned:
@@ -114,7 +119,9 @@ class Requestor:
         association.release()
 
     def _associate(self) -> Association:
-        association = self._entity.associate(LOOPBACK, self._port, ae_title=AE_TITLE, evt_handlers=self._handlers)
+        association = self._entity.associate(
+            LOOPBACK, self._port, ae_title=AE_TITLE, evt_handlers=self._handlers, tls_args=self._tls
+        )
         if not association.is_established:
             raise SystemExit("no association")
         return association

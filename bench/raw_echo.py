@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import socket
+import ssl
+from pathlib import Path
 
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import CEchoRQ
@@ -11,13 +13,16 @@ from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 from aiodicom.upper_layer.items import ImplementationClassUID, MaximumLength, PresentationContextRQ
 from aiodicom.upper_layer.pdu import PDV, AAssociateRQ, AReleaseRQ, PDataTF
 from aiodicom.version import IMPLEMENTATION_CLASS_UID
+from bench.certificates import tls_context
 from bench.client import reported
 from bench.processes import LOOPBACK
+from bench.raw_tcp import secured
 
 
 def main() -> None:
     """Send as many C-ECHOs as asked for, on one association."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
     parser.add_argument("port", type=int)
     parser.add_argument("count", type=int)
     arguments = parser.parse_args()
@@ -25,7 +30,8 @@ def main() -> None:
     information = (MaximumLength(16_384), ImplementationClassUID(IMPLEMENTATION_CLASS_UID))
     command = encode_command(CEchoRQ(message_id=1, affected_sop_class_uid=VERIFICATION), has_data_set=False)
     echo = PDataTF((PDV(1, is_command=True, is_last=True, data=command),)).encode()
-    with socket.create_connection((LOOPBACK, arguments.port)) as connection:
+    tls = tls_context(arguments.tls, ssl.Purpose.SERVER_AUTH)
+    with secured(socket.create_connection((LOOPBACK, arguments.port)), tls) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(AAssociateRQ("ANY-SCP", "BENCH", (context,), information).encode())
         _pdu_type(connection, 2)
