@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import associations, queries, stores, tls
+from bench import associations, queries, script, stores, tls
 from bench.case import Case, Scale
 
 
@@ -13,4 +13,5 @@ def all_cases(scale: Scale) -> tuple[Case, ...]:
         *associations.cases(scale),
         *queries.cases(scale),
         *tls.cases(scale),
+        *script.cases(scale),
     )

@@ -31,7 +31,7 @@ def measure(case: Case, *, rounds: int, cores: Cores, objects: Objects, folder: 
     result = Result.of(case)
     turns = list(zip(case.contenders, result.outcomes, strict=True))
     with ExitStack() as stack:
-        servers = dict(_started(stack, turns, cores, objects, folder))
+        servers = dict(_started(stack, turns, cores, objects, folder, progress))
         for number in range(rounds):
             first = number % len(turns)  # nobody always has the first turn, or follows the same other
             for contender, outcome in (*turns[first:], *turns[:first]):
@@ -48,7 +48,12 @@ def measure(case: Case, *, rounds: int, cores: Cores, objects: Objects, folder: 
 
 
 def _started(
-    stack: ExitStack, turns: Sequence[tuple[Contender, Outcome]], cores: Cores, objects: Objects, folder: Path
+    stack: ExitStack,
+    turns: Sequence[tuple[Contender, Outcome]],
+    cores: Cores,
+    objects: Objects,
+    folder: Path,
+    progress: Progress,
 ) -> Iterator[tuple[str, Server]]:
     """Start the server of each contender; one that had to be filled serves all that want the same in it."""
     filled: dict[tuple[int, Path], Server] = {}
@@ -64,6 +69,7 @@ def _started(
             yield contender.name, server
         except BenchError as error:
             outcome.error = str(error)
+            progress.say(f"  {contender.name}: {error}")
 
 
 @contextmanager

@@ -126,7 +126,8 @@ def missing_peers() -> dict[str, str]:
     return missing
 
 
-def _python(module: str, *arguments: object) -> Command:
+def python_command(module: str, *arguments: object) -> Command:
+    """Return the command of a script of this benchmark."""
     if module.startswith("pynetdicom"):
         find_pynetdicom()
     return Command((sys.executable, "-m", f"bench.{module}", *map(str, arguments)), PYTHON)
@@ -161,7 +162,7 @@ def aiodicom_archive() -> ServerKind:
     """Return our embedded archive."""
 
     def command(port: int, folder: Path) -> Command:
-        return _python("aiodicom_archive", "--archive", own_folder(folder), port)
+        return python_command("aiodicom_archive", "--archive", own_folder(folder), port)
 
     return ServerKind("aiodicom archive", command, prepare=prepare)
 
@@ -170,7 +171,7 @@ def aiodicom_rows() -> ServerKind:
     """Return our SCP of C-FIND with rows of the studies in memory."""
 
     def command(port: int, folder: Path) -> Command:
-        return _python("aiodicom_archive", "--rows", own_folder(folder), port)
+        return python_command("aiodicom_archive", "--rows", own_folder(folder), port)
 
     return ServerKind("aiodicom rows", command, prepare=_link)
 
@@ -196,7 +197,7 @@ def pynetdicom_find_scp(*, tuned: bool) -> ServerKind:
     options = ("--tuned",) if tuned else ()
 
     def command(port: int, folder: Path) -> Command:
-        return _python("pynetdicom_scp", *options, "--studies", own_folder(folder), port)
+        return python_command("pynetdicom_scp", *options, "--studies", own_folder(folder), port)
 
     return ServerKind(_words("pynetdicom", "tuned" if tuned else ""), command, prepare=_link, peer="pynetdicom")
 
@@ -227,13 +228,13 @@ def raw_tcp_server(*, tls: bool = False) -> ServerKind:
     """Return what reads and forgets."""
 
     def command(port: int, _folder: Path) -> Command:
-        return _python("raw_tcp", *_python_tls(tls), "serve", port)
+        return python_command("raw_tcp", *_python_tls(tls), "serve", port)
 
     return ServerKind("TLS" if tls else "TCP", command, peer="tcp")
 
 
 def _python_scp(module: str, options: tuple[str, ...], tls: bool, keeps: bool, port: int, folder: Path) -> Command:
-    return _python(module, *options, *_python_tls(tls), *(("--folder", folder) if keeps else ()), port)
+    return python_command(module, *options, *_python_tls(tls), *(("--folder", folder) if keeps else ()), port)
 
 
 def _link(_port: int, folder: Path, holdings: Path) -> None:
@@ -273,7 +274,7 @@ def raw_tcp_client(*, tls: bool = False) -> ClientKind:
     """Return what sends as many bytes as the objects have."""
 
     def command(port: int, _job: Job, folder: Path | None) -> Command:
-        return _python("raw_tcp", *_python_tls(tls), "send", port, folder)
+        return python_command("raw_tcp", *_python_tls(tls), "send", port, folder)
 
     return ClientKind("TLS" if tls else "TCP", command, peer="tcp")
 
@@ -282,7 +283,7 @@ def raw_echo(*, tls: bool = False) -> ClientKind:
     """Return what sends the bytes of C-ECHOs, made beforehand."""
 
     def command(port: int, job: Job, _folder: Path | None) -> Command:
-        return _python("raw_echo", *_python_tls(tls), port, job.count)
+        return python_command("raw_echo", *_python_tls(tls), port, job.count)
 
     return ClientKind("raw bytes", command, peer=NOBODYS)
 
@@ -292,7 +293,7 @@ def raw_find() -> ClientKind:
 
     def command(port: int, job: Job, _folder: Path | None) -> Command:
         what = job.operation.removeprefix("find-")
-        return _python("raw_find", what, port, job.studies, job.count)
+        return python_command("raw_find", what, port, job.studies, job.count)
 
     return ClientKind("raw bytes", command, peer=NOBODYS)
 
@@ -324,7 +325,7 @@ def movescu(*, tuned: bool) -> ClientKind:
         destination = _storescp(("--ignore", *_longest_pdu(tuned)), tuned, False, move_port(port), Path())
         mover = _query("movescu", port, tuned, "-v", "-aem", MOVE_AE_TITLE, *_study_in(folder))
         lines = (shlex.join(destination.arguments), shlex.join(mover), "Final Move Response (Success)")
-        beside = _python("beside", move_port(port), *lines)
+        beside = python_command("beside", move_port(port), *lines)
         return Command(beside.arguments, {**beside.environment, **_environment(tuned)})
 
     return ClientKind(_words("movescu", "tuned" if tuned else ""), command, peer="dcmtk")
@@ -348,7 +349,7 @@ def _longest_pdu(tuned: bool) -> tuple[str, ...]:
 
 def _python_scu(module: str, options: tuple[str, ...], tls: bool, port: int, job: Job, folder: Path | None) -> Command:
     associations = ("--associations", job.associations) if job.associations > 1 else ()
-    return _python(module, *options, *_python_tls(tls), *associations, job.operation, port, folder or job.count)
+    return python_command(module, *options, *_python_tls(tls), *associations, job.operation, port, folder or job.count)
 
 
 def _storescu(tuned: bool, tls: bool, port: int, _job: Job, folder: Path | None) -> Command:

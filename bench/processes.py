@@ -63,6 +63,12 @@ class Command:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
 
+    @property
+    def words(self) -> str:
+        """The program's name and the first few of its arguments, for messages."""
+        program, *arguments = self.arguments
+        return " ".join([Path(program).name, *arguments[:3]])
+
     def start(self, core: int, stdout: int | IO[bytes], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
         """Start it on one processor, in a process group of its own, with a standard input that stays open."""
         return subprocess.Popen(
@@ -206,13 +212,13 @@ def run(command: Command, server: Server, core: int, *, timeout: float) -> Run:
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise BenchError(f"{command.arguments[0]} took longer than {timeout:g} s") from None
+        raise BenchError(f"{command.words} … took longer than {timeout:g} s") from None
     finally:
         _stop(process)
     seconds = time.perf_counter() - begun
     if process.returncode:
         words = (errors or output).decode(errors="replace").strip().splitlines()[-1:]
-        raise BenchError(f"{' '.join(command.arguments[:4])} … ended with {process.returncode}: {' '.join(words)}")
+        raise BenchError(f"{command.words} … ended with {process.returncode}: {' '.join(words)}")
     client = Use(_children_cpu() - client_cpu)
     if output.startswith(b"{"):
         report = json.loads(output)
@@ -260,11 +266,11 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, command: 
         if process.poll() is not None:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise BenchError(f"{command.arguments[0]} ended with {process.returncode}: {' '.join(said)}")
+            raise BenchError(f"{command.words} … ended with {process.returncode}: {' '.join(said)}")
         with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=SECONDS_TO_START):
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    raise BenchError(f"{command.arguments[0]} took no connection within {SECONDS_TO_START:g} s")
+    raise BenchError(f"{command.words} … took no connection within {SECONDS_TO_START:g} s")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
