@@ -41,6 +41,11 @@ def prepare(_port: int, folder: Path, holdings: Path) -> None:
     rebuild(archive)
 
 
+def held(folder: Path) -> int:
+    """Return how many instances our archive holds."""
+    return sum(1 for _ in own_folder(folder).rglob("*.dcm"))
+
+
 def row(path: Path) -> dict[str, str]:
     """Return what is asked of a study."""
     dataset = dcmread(path)

@@ -58,7 +58,8 @@ async def store(
     instances: Sequence[aiodicom.EncodedInstance | Path] = [_read(path) for path in paths] if in_memory else paths
 
     async def send_all() -> None:
-        async with aiodicom.associate(LOOPBACK, port, contexts=contexts, tls=tls) as association:
+        request = aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE, contexts=contexts, tls=tls)
+        async with request as association:
             for instance in instances:
                 (await association.c_store(instance)).raise_for_status()
 

@@ -74,8 +74,13 @@ def prepare_dcmqrscp(port: int, folder: Path, holdings: Path) -> None:
         studies=DCMQRSCP_STUDIES,
     )
     (own_folder(folder) / "dcmqrscp.cfg").write_text(configuration)
-    files = [str(path) for path in sorted(holdings.iterdir())]
-    subprocess.run([find("dcmqridx"), str(storage), *files], check=True, capture_output=True)
+    if files := [str(path) for path in sorted(holdings.iterdir())]:
+        subprocess.run([find("dcmqridx"), str(storage), *files], check=True, capture_output=True)
+
+
+def held_by_dcmqrscp(folder: Path) -> int:
+    """Return how many instances dcmqrscp holds; beside their files there is an index."""
+    return sum(path.name != "index.dat" for path in (own_folder(folder) / "storage").iterdir())
 
 
 def prepare_orthanc(port: int, folder: Path, _holdings: Path) -> None:
@@ -103,17 +108,27 @@ def fill_orthanc(_port: int, folder: Path, holdings: Path) -> None:
     Raises:
         BenchError: it does not hold them afterwards.
     """
-    files = sorted(holdings.iterdir())
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members:
-        for path in files:
-            members.write(path, path.name)
-    http_port = json.loads(_orthanc_configuration(folder).read_text())["HttpPort"]
+    http_port = _orthanc_http_port(folder)
     _wait_for_http(http_port)
-    _ask(http_port, "POST", "/instances", archive.getvalue())
-    held = json.loads(_ask(http_port, "GET", "/statistics"))["CountInstances"]
+    files = sorted(holdings.iterdir())
+    if files:
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members:
+            for path in files:
+                members.write(path, path.name)
+        _ask(http_port, "POST", "/instances", archive.getvalue())
+    held = held_by_orthanc(folder)
     if held != len(files):
         raise BenchError(f"Orthanc holds {held} instances instead of {len(files)}")
+
+
+def held_by_orthanc(folder: Path) -> int:
+    """Return how many instances Orthanc holds."""
+    return int(json.loads(_ask(_orthanc_http_port(folder), "GET", "/statistics"))["CountInstances"])
+
+
+def _orthanc_http_port(folder: Path) -> int:
+    return int(json.loads(_orthanc_configuration(folder).read_text())["HttpPort"])
 
 
 def _orthanc_configuration(folder: Path) -> Path:

@@ -38,8 +38,10 @@ def measure(case: Case, *, rounds: int, cores: Cores, objects: Objects, folder: 
                 if outcome.error is not None:
                     continue
                 try:
-                    with progress.turn(contender.name, number + 1, rounds) as tell:
-                        server = servers[contender.name]
+                    with progress.turn(contender.name, number + 1, rounds) as tell, ExitStack() as turn:
+                        server = servers.get(contender.name)
+                        if server is None:
+                            server = turn.enter_context(_serving(contender.server, cores, folder, objects.nothing()))
                         outcome.samples.append(_sample(case, contender, server, cores, objects))
                         tell(f"{outcome.samples[-1].rate:,.0f} {case.unit}")
                 except BenchError as error:
@@ -55,10 +57,12 @@ def _started(
     folder: Path,
     progress: Progress,
 ) -> Iterator[tuple[str, Server]]:
-    """Start the server of each contender; one that had to be filled serves all that want the same in it."""
+    """Start the server of each contender, unless it has to start empty; one that was filled serves all that want that."""
     filled: dict[tuple[int, Path], Server] = {}
     for contender, outcome in turns:
         kind = contender.server
+        if kind.held is not None:
+            continue
         holdings = None if kind.prepare is None else _holdings(contender.job, objects)
         try:
             server = filled.get((id(kind), holdings)) if holdings else None
@@ -99,7 +103,8 @@ def _sample(case: Case, contender: Contender, server: Server, cores: Cores, obje
         idle = hold(command, server, cores.client)
         return Sample(job.total / idle.seconds, memory_each=idle.memory / job.total, idle_cpu=idle.cpu)
     done = run(command, server, cores.client, timeout=SECONDS_FOR_A_RUN)
-    stored = server.empty()
+    held = contender.server.held
+    stored = held(server.folder) if held else server.empty()
     if stored != (job.total if contender.server.keeps and job.kind else 0):
         raise BenchError(f"{stored} objects were stored instead of {job.total}")
     work: float = job.total

@@ -65,6 +65,12 @@ class Objects:
                 (folder / f"{digits}.dcm").write_bytes(original.replace(NUMBER.encode(), digits.encode()))
         return folder
 
+    def nothing(self) -> Path:
+        """Return a folder that is empty: what an archive holds that is stored to."""
+        folder = self._folder / "nothing"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def _original(self, kind: Kind) -> Path:
         path = self._folder / f"{kind.name.lower()}.dcm"
         if not path.exists():

@@ -14,12 +14,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.aiodicom_archive import prepare
+from bench.aiodicom_archive import held, prepare
 from bench.archives import (
     AE_TITLE,
     MOVE_AE_TITLE,
     RETURN_KEYS,
     fill_orthanc,
+    held_by_dcmqrscp,
+    held_by_orthanc,
     move_port,
     own_folder,
     prepare_dcmqrscp,
@@ -88,6 +90,8 @@ class ServerKind:
         forks: whether it has a process for each association, so that its own memory says little.
         prepare: what is done before it starts, with its port, the folder to store in, and the folder with what it holds.
         fill: what is done when it listens, likewise.
+        held: counts the instances that an archive holds, of the folder to store in. What is stored to it stays, so that
+            it starts empty for each run; without this, whatever is found in the folder is counted and removed.
         peer: whose it is.
     """
 
@@ -97,6 +101,7 @@ class ServerKind:
     forks: bool = False
     prepare: Preparation | None = None
     fill: Preparation | None = None
+    held: Callable[[Path], int] | None = None
     peer: str = OURS
 
 
@@ -158,13 +163,13 @@ def aiodicom_scp(*, keeps: bool = False, tls: bool = False) -> ServerKind:
     return ServerKind("aiodicom", partial(_python_scp, "aiodicom_scp", (), tls, keeps), keeps=keeps)
 
 
-def aiodicom_archive() -> ServerKind:
-    """Return our embedded archive."""
+def aiodicom_archive(*, keeps: bool = False) -> ServerKind:
+    """Return our embedded archive; `keeps` is one to store to."""
 
     def command(port: int, folder: Path) -> Command:
         return python_command("aiodicom_archive", "--archive", own_folder(folder), port)
 
-    return ServerKind("aiodicom archive", command, prepare=prepare)
+    return ServerKind("aiodicom archive", command, keeps, prepare=prepare, held=held if keeps else None)
 
 
 def aiodicom_rows() -> ServerKind:
@@ -202,26 +207,28 @@ def pynetdicom_find_scp(*, tuned: bool) -> ServerKind:
     return ServerKind(_words("pynetdicom", "tuned" if tuned else ""), command, prepare=_link, peer="pynetdicom")
 
 
-def dcmqrscp(*, tuned: bool) -> ServerKind:
-    """Return DCMTK's archive, which holds 500 studies at most."""
+def dcmqrscp(*, tuned: bool, keeps: bool = False) -> ServerKind:
+    """Return DCMTK's archive, which holds 500 studies at most; `keeps` is one to store to."""
 
     def command(_port: int, folder: Path) -> Command:
         configuration = own_folder(folder) / "dcmqrscp.cfg"
         return Command((find("dcmqrscp"), "-c", str(configuration)), _environment(tuned))
 
     name = _words("dcmqrscp", "tuned" if tuned else "")
-    return ServerKind(name, command, forks=True, prepare=prepare_dcmqrscp, peer="dcmtk")
+    counts = held_by_dcmqrscp if keeps else None
+    return ServerKind(name, command, keeps, forks=True, prepare=prepare_dcmqrscp, held=counts, peer="dcmtk")
 
 
-def orthanc(*, tuned: bool) -> ServerKind:
-    """Return Orthanc."""
+def orthanc(*, tuned: bool, keeps: bool = False) -> ServerKind:
+    """Return Orthanc; `keeps` is one to store to."""
 
     def command(_port: int, folder: Path) -> Command:
         configuration = own_folder(folder) / "orthanc.json"
         return Command((find("Orthanc", "orthanc"), str(configuration)), _environment(tuned))
 
     name = _words("Orthanc", "tuned" if tuned else "")
-    return ServerKind(name, command, prepare=prepare_orthanc, fill=fill_orthanc, peer="orthanc")
+    counts = held_by_orthanc if keeps else None
+    return ServerKind(name, command, keeps, prepare=prepare_orthanc, fill=fill_orthanc, held=counts, peer="orthanc")
 
 
 def raw_tcp_server(*, tls: bool = False) -> ServerKind:
@@ -353,5 +360,5 @@ def _python_scu(module: str, options: tuple[str, ...], tls: bool, port: int, job
 
 
 def _storescu(tuned: bool, tls: bool, port: int, _job: Job, folder: Path | None) -> Command:
-    options = (*_longest_pdu(tuned), *_dcmtk_tls(tls), "+sd")
+    options = (*_longest_pdu(tuned), *_dcmtk_tls(tls), "-aec", AE_TITLE, "+sd")
     return Command((find("storescu"), *options, LOOPBACK, str(port), str(folder)), _environment(tuned))

@@ -8,8 +8,11 @@ from bench.case import MB, Case, Contender, Scale, Target
 from bench.objects import Kind
 from bench.peers import (
     Job,
+    aiodicom_archive,
     aiodicom_scp,
     aiodicom_scu,
+    dcmqrscp,
+    orthanc,
     pynetdicom_scp,
     pynetdicom_scu,
     raw_tcp_client,
@@ -29,6 +32,7 @@ def cases(scale: Scale) -> tuple[Case, ...]:
         _from_storescu_as_installed(scale),
         _from_storescu_tuned(scale),
         _to_storescp_as_installed(scale),
+        _to_archive(scale),
         _medium(scale, keeps=False),
         _medium(scale, keeps=True),
         _large(keeps=False),
@@ -122,6 +126,22 @@ def _to_storescp_as_installed(scale: Scale) -> Case:
         "objects/s",
         (ours, dcmtk),
         (Target("40 × an unmodified storescu", ours, 40, dcmtk),),
+        group=GROUP,
+    )
+
+
+def _to_archive(scale: Scale) -> Case:
+    job, client = _small(scale(1000, 300)), aiodicom_scu(in_memory=True)
+    ours = Contender(client, aiodicom_archive(keeps=True), job)
+    of_orthanc = Contender(client, orthanc(tuned=True, keeps=True), job)
+    of_dcmqrscp = Contender(client, dcmqrscp(tuned=True, keeps=True), job)
+    fed_by_dcmtk = Contender(storescu(tuned=True), aiodicom_archive(keeps=True), job)
+    return Case(
+        "small-to-archive",
+        "39 KB, into an empty archive",
+        "objects/s",
+        (ours, of_orthanc, of_dcmqrscp, fed_by_dcmtk),
+        (Target("1 × Orthanc", ours, 1, of_orthanc), Target("1 × dcmqrscp", ours, 1, of_dcmqrscp)),
         group=GROUP,
     )
 
