@@ -377,11 +377,17 @@ class Server:
         upper_layer.trace = trace_for(self.observers, connection)
         acceptor = _Acceptor(self, connection)
         self._acceptors.add(acceptor)
-        connection.on_closed = partial(self._acceptors.discard, acceptor)
+        deadline = None
         if handshake_timeout is not None:
             # Of a TLS handshake that fails asyncio says nothing, so that its end is known by its deadline alone.
-            asyncio.get_running_loop().call_later(handshake_timeout, self._handshake_is_over, acceptor)
+            deadline = asyncio.get_running_loop().call_later(handshake_timeout, self._handshake_is_over, acceptor)
+        connection.on_closed = partial(self._forget, acceptor, deadline)
         return connection
+
+    def _forget(self, acceptor: _Acceptor, deadline: asyncio.TimerHandle | None) -> None:
+        self._acceptors.discard(acceptor)
+        if deadline is not None:
+            deadline.cancel()  # which would keep the association, and the buffers of its TLS, until then
 
     def _handshake_is_over(self, acceptor: _Acceptor) -> None:
         if not acceptor.is_connected:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -100,6 +102,23 @@ async def test_a_plain_request_on_a_tls_port_fails(server_tls: ssl.SSLContext) -
         with pytest.raises(AssociationError):
             await connect(server, port=server.addresses[0][1])
         await assert_alive_at(server.addresses[1][1], lambda port: connect(server, port=port))
+
+
+async def test_an_association_over_tls_that_is_over_is_not_kept(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """Not even until the deadline of its handshake: many short ones would add up to gigabytes."""
+    async with serving(listeners=[listener(server_tls)]) as server:
+        async with connect(server, tls=client_tls) as association:
+            assert (await association.c_echo()).status == 0
+            [kept] = map(weakref.ref, server.associations)
+        await until(lambda: not server.associations)
+
+        def is_gone() -> bool:
+            gc.collect()
+            return kept() is None
+
+        await until(is_gone)
 
 
 async def test_a_failed_handshake_leaves_nothing_behind(server_tls: ssl.SSLContext) -> None:
