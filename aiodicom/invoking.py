@@ -26,7 +26,7 @@ class Turns:
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count or 0xFFFF
+        self._count = self._free = count or 0xFFFF
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -56,12 +56,21 @@ class Turns:
 
     def give_back(self) -> None:
         """Give one to whoever waits longest."""
-        while self._waiting:
+        self._free += 1
+        self._hand_on()
+
+    def resize(self, count: int) -> None:
+        """Let there be so many from now on; where that is fewer, those beyond it are not given on."""
+        self._free += count - self._count
+        self._count = count
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._waiting and self._free > 0:
             turn = self._waiting.popleft()
             if not turn.done():
+                self._free -= 1
                 turn.set_result(None)
-                return
-        self._free += 1
 
     def refuse(self, error: BaseException) -> None:
         """Let nobody wait any longer."""
