@@ -35,6 +35,7 @@ from aiodicom.errors import DicomNetworkError, InvalidInstance
 from aiodicom.part10 import InstanceFile
 from aiodicom.planning import find_files
 from aiodicom.remote import Outcome
+from aiodicom.remote.ae import MAXIMUM_ASSOCIATIONS
 
 HELP: Final = "send files, and those in folders and below (C-STORE)"
 NOTES: Final = f"""\
@@ -52,10 +53,16 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("words", metavar="PEER, FILE, FOLDER", nargs="+", help="see below")
     parser.add_argument("--decompress", action="store_true", help="decompress what the peer does not take compressed")
     parser.add_argument(
-        "--window", metavar="N", type=whole_number(1, 0xFFFF), default=1, help="instances on their way at a time (1)"
+        "--window",
+        metavar="N",
+        type=whole_number(1, 0xFFFF),
+        help="instances on their way at a time on an association (as many as help)",
     )
     parser.add_argument(
-        "--associations", metavar="N", type=whole_number(1, 1024), default=1, help="associations at a time (1)"
+        "--associations",
+        metavar="N",
+        type=whole_number(1, 1024),
+        help=f"associations at a time (as many as help, up to {MAXIMUM_ASSOCIATIONS})",
     )
     parser.add_argument(
         "--retries",
@@ -80,8 +87,10 @@ async def run(options: Namespace) -> ExitCode:
         for path in unreadable:
             complain(f"{path}: {'no permission to read it' if path.exists() else 'no such file or folder'}")
         return ExitCode.CANNOT_READ_INPUT
-    async with remote_ae(options, maximum_associations=options.associations, window=options.window) as ae:
-        send = partial(ae.send, decompress=options.decompress, retries=options.retries)
+    associations = options.associations
+    async with remote_ae(options, maximum_associations=associations or MAXIMUM_ASSOCIATIONS) as ae:
+        pace = {"associations": associations, "window": options.window}
+        send = partial(ae.send, decompress=options.decompress, retries=options.retries, **pace)
         shipment = Shipment(send, _log_outcome)
         async with shown(shipment, hidden=options.quiet or options.verbose or options.debug):
             files, broken = await to_thread.run_sync(find_files, options.paths, abandon_on_cancel=True)

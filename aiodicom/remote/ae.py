@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from anyio import CancelScope
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
+MAXIMUM_ASSOCIATIONS: Final = 4
+"""How many associations a `RemoteAE` has at a time, unless it is told otherwise."""
+
+
 class RemoteAE:
     """A known peer, and a pool of associations with it; safe to use from many tasks of one event loop.
 
@@ -59,8 +63,8 @@ class RemoteAE:
         calling_ae_title: ours.
         maximum_associations: how many there may be at a time, idle ones included.
         keep_alive: how long an idle one is kept, in seconds: less than the peer would keep it.
-        window: how many stores of `send` may be outstanding on an association. More than 1 is offered to the peer (PS3.7
-            §D.3.3.3); where it drops the connection at that, it is asked without, from then on.
+        window: how many stores of `send` may be outstanding on an association; by default as many as help. More than 1 is
+            offered to the peer (PS3.7 §D.3.3.3); where it drops the connection at that, it is asked without, from then on.
         prefers: by which of "get" and "move" it is to be asked first by `retrieve`.
         listener: a server of ours which the peer knows, for C-MOVEs to ourselves. Storing instances that no retrieval waits
             for is left to the handlers of C-STORE that it has by now. It is started when it is first needed, unless it runs.
@@ -79,9 +83,9 @@ class RemoteAE:
         *,
         ae_title: str = "ANY-SCP",
         calling_ae_title: str = "AIODICOM",
-        maximum_associations: int = 4,
+        maximum_associations: int = MAXIMUM_ASSOCIATIONS,
         keep_alive: float = 5,
-        window: int = 1,
+        window: int | None = None,
         prefers: Way = "get",
         listener: Server | None = None,
         listen_host: str = "127.0.0.1",
@@ -115,7 +119,7 @@ class RemoteAE:
             observers=observers,
             in_thread=in_thread,
         )
-        self._request(default_contexts(), window)  # what cannot be asked for is said now
+        self._request(default_contexts(), 1 if window is None else window)  # what cannot be asked for is said now
         self._pool = Pool(self._request, maximum=maximum_associations, keep_alive=keep_alive)
         self._landing = Landing(
             listener, ae_title=calling_ae_title, host=listen_host, port=listen_port, observers=observers
@@ -309,13 +313,19 @@ class RemoteAE:
         again from time to time, should there be more. A peer may have stored an instance whose response was lost: it then
         gets it twice, and may say so (0x0111).
 
+        It begins with one association, and one store at a time. It measures how fast that goes, offers an operations window,
+        and widens that up to 64, then opens further associations, each change as long as it gains 15 % or more; else it is
+        taken back, and after a while (30 s, then longer) looked for again. What is sent next begins with what was found.
+        So a long way to the peer costs little, and a peer that rejects a further association, does not answer it, or drops
+        one over which several instances are on their way, gets what it can take. A few instances never come to that.
+
         Instances are taken ahead of being sent, but never more than some hundred, so that there may be any number of them;
         a plain iterator is asked in a worker thread. Leaving the loop stops it: nothing more is begun, what is on its way
         is finished within `Timeouts.cancel`.
 
         Args:
             instances: see `Association.c_store`; several of them, or one.
-            associations: how many to use at a time; by default, and at most, as many as there may be.
+            associations: how many to use at a time; by default as many as help; at most as many as there may be.
             window: how many stores may be outstanding on each; by default as this `RemoteAE` says.
             priority: PS3.7 §9.1.1.1.6.
             decompress: allow compressed pixel data to be decompressed where the peer does not take it as it is.
@@ -323,7 +333,7 @@ class RemoteAE:
             backoff: how long to wait before the first retry, in seconds; before each further one twice as long.
         """
         manner = Manner(
-            associations=min(associations or self._pool.maximum, self._pool.maximum),
+            associations=associations,
             window=self._window if window is None else window,
             priority=priority,
             decompress=decompress,

@@ -7,8 +7,9 @@ import logging
 from collections import deque
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from random import uniform
 from typing import Final, Self
 
@@ -24,14 +25,18 @@ from aiodicom.errors import (
     NoAcceptedContext,
     OperationTimeout,
 )
-from aiodicom.invoking import Turns
 from aiodicom.outgoing import prepare
+from aiodicom.remote.carrier import Carrier
+from aiodicom.remote.pacing import LARGEST_WINDOW, ONE, Climb, Setting
 from aiodicom.remote.parcels import Outcome, Parcel, Proposals, Source, one_by_one, packed
 from aiodicom.remote.pool import TRANSIENT, Lease, Pool
 from aiodicom.workers import InThread
 
 LOOK_AHEAD: Final = 64
 """How many instances are taken ahead of the outcomes that were given, where no more can be on their way."""
+
+MUCH: Final = 16
+"""How many instances make it worth while to offer an operations window to a peer that may drop the connection at that."""
 
 LONGEST_BACKOFF: Final = 30.0
 """How long is waited before a retry at most; and before a peer that was given up is tried again, in seconds."""
@@ -46,10 +51,21 @@ _log: Final = logging.getLogger("aiodicom.remote")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How to send, see `RemoteAE.send`; `patience` is for what is on its way when the loop is left, in seconds."""
+    """How to send, see `RemoteAE.send`.
 
-    associations: int
-    window: int
+    Args:
+        associations: how many to use at a time; None is as many as help, and as the pool may have.
+        window: how many stores may be outstanding on each; None likewise.
+        priority: of the stores.
+        decompress: whether compressed pixel data may be decompressed.
+        retries: how often an instance, or the peer, is tried again.
+        backoff: how long to wait before the first retry, in seconds.
+        patience: how long to wait for what is on its way when the loop is left, in seconds.
+        in_thread: runs what blocks.
+    """
+
+    associations: int | None
+    window: int | None
     priority: Priority
     decompress: bool
     retries: int
@@ -58,13 +74,18 @@ class Manner:
     in_thread: InThread
 
     def __post_init__(self) -> None:
-        if self.associations < 1 or self.window < 1 or self.retries < 0:
+        if (
+            self.associations == 0
+            or self.window == 0
+            or min(self.associations or 1, self.window or 1, self.retries + 1) < 1
+        ):
             raise LocalProtocolError("associations and window are 1 or more, retries are 0 or more")
 
-    @property
-    def look_ahead(self) -> int:
-        """How many instances are taken ahead."""
-        return max(LOOK_AHEAD, 2 * self.associations * (self.window + 1))
+    def climb(self, pool: Pool) -> Climb:
+        """Return what looks for that which is left open, within the limits of the pool, and from where it got before."""
+        associations = None if self.associations is None else min(self.associations, pool.maximum)
+        least = Setting(associations or 1, self.window or 1)
+        return Climb(least, Setting(associations or pool.maximum, self.window or LARGEST_WINDOW), pool.best)
 
     def delay(self, attempts: int) -> float:
         """Return how long to wait after so many attempts: twice as long each time, and not all until the same moment."""
@@ -83,15 +104,6 @@ def _may_pass(error: Exception, *, was_reached: bool) -> bool:
             return was_reached
         case _:
             return False
-
-
-@dataclass(eq=False, slots=True)
-class _Load:
-    """What is on its way over one association."""
-
-    lease: Lease
-    turns: Turns
-    busy: int = 0
 
 
 class Shipment:
@@ -125,7 +137,10 @@ class Shipment:
         self._held = 0
         self._open = 0  # taken from the source, and the outcome not given
         self._bytes_sent = 0  # on associations that were given back
-        self._loads: set[_Load] = set()
+        self._climb = manner.climb(pool)
+        self._known = len(source) if isinstance(source, list | tuple) else 0
+        self._carriers: list[Carrier] = []
+        self._group = asyncio.TaskGroup()
         self._outage: tuple[DicomNetworkError, float] | None = None  # why the peer is given up, and until when
         self._was_told = False  # that the peer takes fewer associations than we want
         self._is_drained = False  # the source
@@ -150,9 +165,15 @@ class Shipment:
         return self._task is not None and self._task.done()
 
     @property
+    def _look_ahead(self) -> int:
+        """How many instances are taken ahead; in half as many there are enough for all who are to send."""
+        setting = self._climb.setting
+        return max(LOOK_AHEAD, 3 * setting.associations * (setting.window + 1))
+
+    @property
     def bytes_sent(self) -> int:
         """How many bytes went out."""
-        return self._bytes_sent + sum(load.lease.bytes_sent for load in self._loads)
+        return self._bytes_sent + sum(lease.bytes_sent for lease in self._leases)
 
     async def next(self) -> Outcome:
         """Return the next outcome.
@@ -174,7 +195,7 @@ class Shipment:
             with self._pool.blocked():
                 await self._told.wait()
         self._open -= 1
-        if self._open == self._manner.look_ahead // 2:
+        if self._open == self._look_ahead // 2:
             self._changed.set()
         return self.outcomes.popleft()
 
@@ -188,16 +209,16 @@ class Shipment:
         self._changed.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._manner.patience):
-                while any(load.busy for load in self._loads):
+                while any(carrier.busy for carrier in self._carriers):
                     await self._change()
         self._task.cancel()
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            self._feeder = group.create_task(self._feed())
-            for _ in range(self._manner.associations):
-                group.create_task(self._carry())
+        async with self._group:
+            self._feeder = self._group.create_task(self._feed())
+            self._adjust()
+        self._pool.best = self._climb.kept
 
     async def _change(self) -> None:
         """Wait until something is otherwise."""
@@ -208,13 +229,12 @@ class Shipment:
 
     async def _feed(self) -> None:
         """Take instances from the source, as long as there is room."""
-        most = self._manner.look_ahead
         try:
             async with aclosing(one_by_one(self._source)) as instances:
                 async for instance in instances:
                     self._accept(await packed(instance, self._manner.in_thread))
-                    if self._open >= most:
-                        while self._open > most // 2:
+                    if self._open >= self._look_ahead:
+                        while self._open > self._look_ahead // 2:
                             await self._change()
         except Exception as error:  # noqa: BLE001 - whatever a source raises is raised where its outcomes are awaited
             self.failure = error
@@ -234,39 +254,85 @@ class Shipment:
 
     # The carriers.
 
-    async def _carry(self) -> None:
+    @property
+    def _leases(self) -> list[Lease]:
+        """The associations that are in use."""
+        return [carrier.lease for carrier in self._carriers if carrier.lease is not None]
+
+    def _adjust(self) -> None:
+        """Have as many carriers as the setting says, each as wide as that and the peer say."""
+        setting = self._climb.setting
+        staying = [carrier for carrier in self._carriers if not carrier.is_leaving]
+        for carrier in sorted(staying, key=lambda carrier: carrier.lease is None)[setting.associations :]:
+            carrier.leave()
+        for _ in range(setting.associations - len(staying)):
+            carrier = Carrier()
+            self._carriers.append(carrier)
+            carrier.task = self._group.create_task(self._carry(carrier))
+        for carrier in self._carriers:
+            carrier.widen(setting.window)
+        self._changed.set()
+
+    async def _carry(self, carrier: Carrier) -> None:
         """Send instance after instance: over one association as long as it will do, and as something is ready."""
         tries = 0
-        while (parcel := await self._next()) is not None:
-            if (outage := self._current_outage()) is not None:
-                self._report(parcel, error=outage)
-                continue
-            try:
-                lease = await self._pool.take([parcel.needed], self._proposals.of(parcel), window=self._manner.window)
-            except DicomNetworkError as error:
-                tries += 1
-                await self._not_reached(parcel, error, tries)
-                continue
-            tries, self._outage = 0, None
-            width = min(self._manner.window, lease.association.terms.maximum_invoked or self._manner.window)
-            load = _Load(lease, Turns(width))
-            self._loads.add(load)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    # One more than may be on its way, so that the next one is read meanwhile.
-                    for first in (parcel, *(None for _ in range(width))):
-                        group.create_task(self._work(load, first))
-            finally:
-                self._loads.discard(load)
-                self._bytes_sent += lease.bytes_sent
-                lease.give_back()
+        try:
+            while (parcel := await self._next(carrier)) is not None:
+                if (outage := self._current_outage()) is not None:
+                    self._take_out(parcel)
+                    self._report(parcel, error=outage)
+                    continue
+                try:
+                    lease = await self._take(carrier, parcel)
+                except DicomNetworkError as error:
+                    tries += 1
+                    await self._not_reached(carrier, error, tries)
+                    continue
+                tries, self._outage = 0, None
+                await self._use(carrier, lease)
+        finally:
+            self._carriers.remove(carrier)
+            self._changed.set()
 
-    async def _next(self) -> Parcel | None:
-        """Wait for an instance to send; return None when there will be none."""
-        while not self._is_stopping:
-            if (parcel := self._take_ready()) is not None:
+    async def _take(self, carrier: Carrier, parcel: Parcel) -> Lease:
+        """Borrow an association for an instance, and others like it."""
+        carrier.is_opening = True
+        try:
+            return await self._pool.take([parcel.needed], self._proposals.of(parcel), window=self._offer())
+        finally:
+            carrier.is_opening = False
+
+    def _offer(self) -> int:
+        """Return which operations window to offer: where that is ours to choose, only if there is more than a little."""
+        if self._manner.window is not None:
+            return self._manner.window
+        is_much = max(len(self._ready), self._known) >= MUCH or self._climb.setting != ONE
+        return LARGEST_WINDOW if is_much else 1
+
+    async def _use(self, carrier: Carrier, lease: Lease) -> None:
+        """Send over an association, several instances at a time."""
+        self._climb.agreed(lease.association.terms.maximum_invoked)
+        try:
+            # However many wait for the association, it serves for one instance at least.
+            if (parcel := self._first_ready(lease)) is not None:
+                self._take_out(parcel)
+                await carrier.use(lease, self._climb.setting.window, partial(self._work, carrier, lease), first=parcel)
+        finally:
+            self._bytes_sent += lease.bytes_sent
+            lease.give_back()
+        if not (lease.association.is_open or self._is_stopping) and self._climb.lost(self._now()):
+            self._adjust()
+
+    async def _next(self, carrier: Carrier) -> Parcel | None:
+        """Wait for an instance that needs another association; return None when there will be none."""
+        while not (self._is_stopping or carrier.is_leaving):
+            # The first ones are for the carriers that are opening associations by now.
+            opening = sum(each.is_opening for each in self._carriers)
+            if (parcel := self._first_ready(after=opening)) is not None:
                 return parcel
             if self._is_done():
+                for each in self._carriers:
+                    each.leave()
                 self._changed.set()
                 return None
             due = self._put_off[0][0] if self._put_off else None
@@ -278,74 +344,81 @@ class Shipment:
     def _is_done(self) -> bool:
         return self._is_drained and not (self._ready or self._put_off or self._held)
 
-    def _take_ready(self, lease: Lease | None = None) -> Parcel | None:
-        """Take the first instance that is ready, and that the association is for."""
-        now = asyncio.get_running_loop().time()
+    def _first_ready(self, lease: Lease | None = None, *, after: int = 0) -> Parcel | None:
+        """Return the first instance that is ready, behind so many, and that the association is for."""
+        now = self._now()
         while self._put_off and self._put_off[0][0] <= now:
             self._ready.append(heappop(self._put_off)[2])
-        for index, parcel in enumerate(self._ready):
-            if lease is None or lease.has(parcel.needed):
-                del self._ready[index]
-                self._held += 1
-                return parcel
-        return None
+        fitting = (parcel for parcel in self._ready if lease is None or lease.has(parcel.needed))
+        return next(islice(fitting, after, None), None)
 
-    async def _not_reached(self, parcel: Parcel, error: DicomNetworkError, tries: int) -> None:
-        """Put an instance back since there is no association to be had, and wait for a while; or give the peer up."""
+    def _take_out(self, parcel: Parcel) -> None:
+        """Take an instance that is ready: it is held from then on."""
+        self._ready.remove(parcel)
+        self._held += 1
+
+    async def _not_reached(self, carrier: Carrier, error: DicomNetworkError, tries: int) -> None:
+        """Wait for a while since there is no association to be had; or give the peer up."""
         is_hopeless = tries > self._manner.retries or not _may_pass(error, was_reached=self._pool.was_reached)
-        if is_hopeless and not self._loads:  # else others are at work, and the peer has no more than that for us
+        if is_hopeless and not self._leases:  # else others are at work, and the peer has no more than that for us
             _log.info("%s is given up for now: %s", self._peer, error)
-            self._outage = error, asyncio.get_running_loop().time() + LONGEST_BACKOFF
+            self._outage = error, self._now() + LONGEST_BACKOFF
             self._ready.extend(parcel for *_, parcel in self._put_off)
             self._put_off.clear()
-            self._report(parcel, error=error)
+            if (parcel := self._first_ready()) is not None:
+                self._take_out(parcel)
+                self._report(parcel, error=error)
             return
-        self._held -= 1
-        self._ready.appendleft(parcel)
+        if self._leases and self._climb.refused(len(self._leases), self._now()):
+            _log.info("%s takes no further association: %s", self._peer, error)
+            self._adjust()
         self._changed.set()
         delay = self._manner.delay(tries)
-        level = logging.WARNING if self._loads and not self._was_told else logging.INFO
-        self._was_told = self._was_told or bool(self._loads)
+        level = logging.WARNING if self._leases and not self._was_told else logging.INFO
+        self._was_told = self._was_told or bool(self._leases)
         _log.log(level, "no association with %s: %s; again in %.1f s", self._peer, error, delay)
         with suppress(TimeoutError):
             async with asyncio.timeout(delay):
-                while not (self._is_stopping or self._is_done()):
+                while not (self._is_stopping or carrier.is_leaving or self._is_done()):
                     await self._change()
 
     def _current_outage(self) -> DicomNetworkError | None:
-        if self._outage is None or self._loads:
+        if self._outage is None or self._leases:
             return None
         error, until = self._outage
-        return error if asyncio.get_running_loop().time() < until else None
+        return error if self._now() < until else None
 
-    async def _work(self, load: _Load, parcel: Parcel | None) -> None:
+    async def _work(self, carrier: Carrier, lease: Lease, parcel: Parcel | None = None) -> None:
         """Send instance after instance over one association, beside others who do."""
-        while parcel := parcel or await self._another(load):
-            load.busy += 1
+        while parcel := parcel or await self._another(carrier, lease):
+            carrier.busy += 1
             try:
-                await self._store(load, parcel)
+                await self._store(carrier, lease, parcel)
             finally:
-                load.busy -= 1
-                if not load.busy:
+                carrier.busy -= 1
+                if not carrier.busy:
                     self._changed.set()
             parcel = None
 
-    async def _another(self, load: _Load) -> Parcel | None:
-        """Return an instance for that association; None when it is time to give it back."""
-        lease = load.lease
-        while not self._is_stopping and lease.association.is_open:
+    async def _another(self, carrier: Carrier, lease: Lease) -> Parcel | None:
+        """Return an instance for that association; None when it is time to give it back, or for others to do so."""
+        while not (self._is_stopping or carrier.is_leaving) and lease.association.is_open:
             if self._pool.is_awaited and lease.age > LONGEST_LEASE:
                 return None
-            if (parcel := self._take_ready(lease)) is not None:
+            if carrier.has_too_many:
+                return None
+            if (parcel := self._first_ready(lease)) is not None:
+                self._take_out(parcel)
                 return parcel
-            if not load.busy:
+            self._climb.starved()
+            if not carrier.busy:
                 return None
             await self._change()
         return None
 
-    async def _store(self, load: _Load, parcel: Parcel) -> None:
+    async def _store(self, carrier: Carrier, lease: Lease, parcel: Parcel) -> None:
         """Send one instance, and see what comes of it."""
-        association = load.lease.association
+        association = lease.association
         try:
             _, encoded = await prepare(
                 parcel.cargo,
@@ -354,7 +427,7 @@ class Shipment:
                 decompress=self._manner.decompress,
                 in_thread=self._manner.in_thread,
             )
-            await load.turns.take()
+            await carrier.turns.take()
             try:
                 is_whole = parcel.is_repeatable or encoded is parcel.cargo  # else its chunks are taken
                 if is_whole and (self._is_stopping or not association.is_open):
@@ -363,7 +436,7 @@ class Shipment:
                 parcel.attempts += 1
                 response = await association.c_store(encoded, priority=self._manner.priority)
             finally:
-                load.turns.give_back()
+                carrier.turns.give_back()
         except Exception as error:  # noqa: BLE001 - one that is wrong does not stop the others
             if parcel.is_repeatable and self._is_to_be_repeated(parcel) and _may_pass(error, was_reached=True):
                 self._try_again(parcel, str(error))
@@ -375,6 +448,19 @@ class Shipment:
             self._try_again(parcel, repr(response.status))
         else:
             self._report(parcel, response=response)
+            self._pace()
+
+    def _pace(self) -> None:
+        """See whether it goes better otherwise; not for the last few."""
+        staying = sum(not carrier.is_leaving for carrier in self._carriers)
+        in_effect = len(self._leases) == staying == self._climb.setting.associations
+        is_enough = not self._is_drained or len(self._ready) > self._climb.setting.concurrency
+        if is_enough and self._climb.completed(self._now(), self.bytes_sent, in_effect=in_effect):
+            _log.debug("%s: %d associations with a window of %d", self._peer, *self._climb.setting)
+            self._adjust()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _is_to_be_repeated(self, parcel: Parcel) -> bool:
         return parcel.attempts <= self._manner.retries and not self._is_stopping
@@ -386,7 +472,7 @@ class Shipment:
 
     def _put_back(self, parcel: Parcel, delay: float) -> None:
         self._held -= 1
-        due = asyncio.get_running_loop().time() + delay
+        due = self._now() + delay
         heappush(self._put_off, (due, next(self._numbers), parcel))
         self._changed.set()
 

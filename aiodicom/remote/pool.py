@@ -14,6 +14,7 @@ from aiodicom.client import AssociationRequest
 from aiodicom.errors import AssociationAborted, AssociationRejected, DicomNetworkError, LocalProtocolError
 from aiodicom.invoking import Turns
 from aiodicom.operation import Responses
+from aiodicom.remote.pacing import ONE
 from aiodicom.upper_layer.presentation import ProposedContext
 
 TRANSIENT: Final = 2
@@ -94,7 +95,8 @@ class Pool:
     Attributes:
         was_reached: whether the peer ever took an association of ours.
         accepts: of each abstract syntax that was proposed, whether the peer accepted it.
-        refuses_window: whether the peer drops connections where an operations window is offered.
+        refuses_window: whether the peer drops the connection, or rejects us, where an operations window is offered.
+        best: the setting that served it best so far.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Pool:
         self.was_reached = False
         self.accepts: dict[str, bool] = {}
         self.refuses_window = False
+        self.best = ONE
         self._request = request
         self._keep_alive = keep_alive
         self._turns = Turns(maximum)
@@ -243,8 +246,8 @@ class Pool:
     async def _offer(self, proposal: Sequence[ProposedContext], window: int) -> Association:
         try:
             return await self._request(proposal, window)
-        except AssociationAborted as error:
-            if window == 1:
+        except (AssociationAborted, AssociationRejected) as error:
+            if window == 1 or (isinstance(error, AssociationRejected) and error.result == TRANSIENT):
                 raise
             _log.info("an association with an operations window offered (PS3.7 §D.3.3.3): %s; trying without it", error)
         association = await self._request(proposal, 1)

@@ -384,6 +384,21 @@ async def test_a_peer_that_drops_the_connection_at_the_sight_of_it_is_asked_with
     assert offers == [True, False]
 
 
+async def test_a_peer_that_rejects_us_at_the_sight_of_it_likewise() -> None:
+    offers: list[bool] = []
+
+    async def script(peer: RawPeer) -> None:
+        request = await peer.pdu()
+        offers.append(b"\x53\x00\x00\x04" in request)
+        peer.send(reject_pdu(1, 1, 1) if offers[-1] else reject_pdu(1, 1, 3))
+
+    async with raw_server(script) as scp, RemoteAE("127.0.0.1", scp.port, observers=(), window=4) as remote:
+        (outcome,) = await remote.send(ct_instance()).all()
+        assert isinstance(outcome.error, AssociationRejected)
+        assert outcome.error.reason == 3
+    assert offers == [True, False]
+
+
 async def test_from_then_on_it_is_not_offered_any_more() -> None:
     offers: list[bool] = []
 
