@@ -314,7 +314,7 @@ class RemoteAE:
         gets it twice, and may say so (0x0111).
 
         It begins with one association, and one store at a time. It measures how fast that goes, offers an operations window,
-        and widens that up to 64, then opens further associations, each change as long as it gains 15 % or more; else it is
+        and widens that up to 64, then opens further associations, each change as long as it gains 10 % or more; else it is
         taken back, and after a while (30 s, then longer) looked for again. What is sent next begins with what was found.
         So a long way to the peer costs little, and a peer that rejects a further association, does not answer it, or drops
         one over which several instances are on their way, gets what it can take. A few instances never come to that.
