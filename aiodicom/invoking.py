@@ -42,7 +42,9 @@ class Turns:
         return False
 
     async def take(self) -> None:
-        """Wait for one, and take it."""
+        """Take one, when it is there."""
+        if self.take_at_once():
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
