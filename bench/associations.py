@@ -16,7 +16,7 @@ def cases(scale: Scale) -> tuple[Case, ...]:
 
 
 def _echo(scale: Scale) -> Case:
-    job = Job("echo", scale(20_000, 5000))
+    job = Job("echo", scale(20_000, 3000))
     dcmtk = storescp("--ignore", tuned=True)
     ours = Contender(aiodicom_scu(), aiodicom_scp(), job)
     raw = Contender(raw_echo(), dcmtk, job)
@@ -38,7 +38,7 @@ def _echo(scale: Scale) -> Case:
 
 
 def _open(scale: Scale) -> Case:
-    job = Job("open", scale(2000, 500))
+    job = Job("open", scale(2000, 300))
     ours = Contender(aiodicom_scu(), aiodicom_scp(), job)
     return Case(
         "open",
@@ -47,7 +47,7 @@ def _open(scale: Scale) -> Case:
         (
             ours,
             Contender(aiodicom_scu(), storescp("--ignore", tuned=True), job),
-            Contender(aiodicom_scu(), storescp("--fork", "--ignore", tuned=True), Job("open", scale(500, 200))),
+            Contender(aiodicom_scu(), storescp("--fork", "--ignore", tuned=True), Job("open", scale(500, 100))),
             Contender(pynetdicom_scu(tuned=True), pynetdicom_scp(tuned=True), Job("open", scale(50, 20))),
         ),
         (Target("2,500/s", ours, 2500),),
@@ -63,8 +63,8 @@ def _idle(scale: Scale) -> Case:
         "associations/s",
         (
             ours,
-            Contender(aiodicom_scu(), storescp("--fork", tuned=True), Job("hold", scale(500, 100))),
-            Contender(aiodicom_scu(), pynetdicom_scp(tuned=True), Job("hold", scale(100, 30))),
+            Contender(aiodicom_scu(), storescp("--fork", tuned=True), Job("hold", scale(500, 60))),
+            Contender(aiodicom_scu(), pynetdicom_scp(tuned=True), Job("hold", scale(100, 20))),
         ),
         (
             Target("opened at 3,000/s", ours, 3000),

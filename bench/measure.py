@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -79,8 +80,7 @@ def _started(
 @contextmanager
 def _serving(kind: ServerKind, cores: Cores, folder: Path, holdings: Path | None) -> Iterator[Server]:
     port = free_port()
-    own = folder / f"received-{port}"
-    own.mkdir(parents=True)
+    own = Path(tempfile.mkdtemp(prefix=f"received-{port}-", dir=folder))  # a port may come again
     if kind.prepare is not None and holdings is not None:
         kind.prepare(port, own, holdings)
     with serving(kind.command(port, own), port, own, cores.server) as server:

@@ -31,6 +31,7 @@ PORTS: Final = range(15_000, 32_000, 2)
 SCRIPT_HEAD: Final = 1024  # bytes, in which an installed script names its module
 SECONDS_TO_START: Final = 30.0
 SECONDS_TO_STOP: Final = 5.0
+SECONDS_BEFORE_A_KILL: Final = 1.0  # Orthanc takes four to end; nobody reads again what it has stored
 SECONDS_BETWEEN_LOOKS: Final = 0.02
 SECONDS_OF_SILENCE: Final = 2.0  # over which the processor time of an idle server is taken
 
@@ -280,7 +281,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_STOP)
+            process.wait(SECONDS_BEFORE_A_KILL)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -131,7 +131,7 @@ def _to_storescp_as_installed(scale: Scale) -> Case:
 
 
 def _to_archive(scale: Scale) -> Case:
-    job, client = _small(scale(1000, 300)), aiodicom_scu(in_memory=True)
+    job, client = _small(scale(1000, 200)), aiodicom_scu(in_memory=True)
     ours = Contender(client, aiodicom_archive(keeps=True), job)
     of_orthanc = Contender(client, orthanc(tuned=True, keeps=True), job)
     of_dcmqrscp = Contender(client, dcmqrscp(tuned=True, keeps=True), job)
