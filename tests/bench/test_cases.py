@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main
 from bench.case import Case, Contender, Target
 from bench.cases import all_cases
-from bench.peers import PEERS, Job, aiodicom_scp, aiodicom_scu, orthanc, pynetdicom_scp, raw_echo, storescp, storescu
+from bench.peers import (
+    PEERS,
+    Job,
+    aiodicom_scp,
+    aiodicom_scu,
+    missing_peers,
+    orthanc,
+    pynetdicom_scp,
+    raw_echo,
+    storescp,
+    storescu,
+)
+from bench.processes import PeerMissing
 from bench.progress import Progress
 
 JOB = Job("echo", 1)
@@ -65,6 +79,16 @@ def test_the_cases_are_listed_without_a_peer_that_was_not_asked_for(capsys: pyte
     listed = capsys.readouterr().out
     assert "echo" in listed
     assert "to-storescp-as-installed" not in listed
+
+
+def test_a_peer_that_is_not_installed_is_known_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_arguments, **_options: None)
+    assert sorted(missing_peers()) == ["dcmtk", "orthanc"]  # pynetdicom is a package, and TCP is always there
+    assert "Debian package orthanc" in missing_peers()["orthanc"]
+    with pytest.raises(PeerMissing, match="storescp is not installed"):
+        DCMTK.server.command(11112, tmp_path)
 
 
 def test_an_unknown_peer_and_an_unknown_case_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
