@@ -6,6 +6,7 @@ PS3.8 §7.1 and §9.2. Every association lives in the event loop that started th
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -56,6 +57,13 @@ A = TypeVar("A", bound=AssociateHandler)
 F = TypeVar("F", bound=FindHandler)
 R = TypeVar("R", bound=RetrieveHandler)
 T = TypeVar("T")
+
+BACKLOG: Final = 1024
+"""How many connections may wait to be accepted."""
+
+ACCEPTED_AT_A_TIME: Final = 1
+"""How many are accepted before others have their turn. asyncio takes its `backlog` for that, too, and where the descriptors
+have run out it tries, and logs an error with a traceback, as often; then again after a second."""
 
 # PS3.8 Table 9-21: result, source, reason.
 _NO_REASON_GIVEN: Final = (1, 1, 1)
@@ -348,20 +356,24 @@ class Server:
     async def _listen(self, listener: Listener) -> asyncio.Server:
         handshake_timeout = self.timeouts.connect if listener.tls else None
         try:
-            return await asyncio.get_running_loop().create_server(
+            server = await asyncio.get_running_loop().create_server(
                 partial(self._connection, handshake_timeout=handshake_timeout),
                 listener.host or None,
                 listener.port,
                 ssl=listener.tls,
                 ssl_handshake_timeout=handshake_timeout,
                 reuse_port=listener.reuse_port or None,
-                backlog=1024,
+                backlog=ACCEPTED_AT_A_TIME,
             )
         except OSError as error:
             raise ConnectionFailed(
                 f"cannot listen at {listener.host}:{listener.port}: {error.strerror or error}; "
                 "is the port taken by another program, or below 1024 and so reserved?"
             ) from error
+        for each in server.sockets:
+            with socket.fromfd(each.fileno(), each.family, each.type) as listening:
+                listening.listen(BACKLOG)
+        return server
 
     def _close_listeners(self) -> list[asyncio.Server]:
         servers, self._servers = self._servers, []
