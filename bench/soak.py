@@ -41,6 +41,7 @@ from bench.soak_server import COUNT
 
 WAVE: Final = 20.0  # seconds; a short soak has four waves all the same
 LEAST_WAVES: Final = 4
+PATIENCE: Final = 4.0  # seconds that the server lets a peer be silent inside a message
 WARM_UP: Final = 2  # waves, after which nothing may grow
 SECONDS_BETWEEN_SAMPLES: Final = 1.0
 SECONDS_TO_BECOME_QUIET: Final = 20.0
@@ -258,9 +259,9 @@ class Soak:
 
 async def soak(folder: Path, *, seconds: float, clients: int, seed: int) -> list[str]:
     """Do it all below a folder, print what was done, and return what was not as it must be."""
-    patience, move_port, log, kept = min(4.0, seconds / 8), free_port() + 1, folder / "server.log", folder / "archive"
-    async with archive(kept, log, move_port, patience) as server:
-        crowd = Crowd(server.port, move_port, patience)
+    move_port, log, kept = free_port() + 1, folder / "server.log", folder / "archive"
+    async with archive(kept, log, move_port, PATIENCE) as server:
+        crowd = Crowd(server.port, move_port, PATIENCE)
         run = Soak(server, crowd, kept, clients, seed)
         async with crowd.destination:
             begun = time.perf_counter()
