@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import aiodicom
 from aiodicom.archive import rebuild
 from aiodicom.handlers import Service
 from aiodicom.nodes import RIGHTS
+from bench.aiodicom_scp import serve_until_terminated
 from bench.archives import AE_TITLE, MOVE_AE_TITLE, RETURN_KEYS, move_port, own_folder
 from bench.processes import LOOPBACK
 
@@ -75,10 +74,7 @@ async def serve_archive(port: int, folder: Path) -> None:
 
 async def serve(port: int, services: Iterable[Service]) -> None:
     """Offer services."""
-    async with aiodicom.Server(AE_TITLE, port=port, services=services) as server:
-        serving = asyncio.ensure_future(server.serve_forever())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-        await asyncio.wait([serving])
+    await serve_until_terminated(aiodicom.Server(AE_TITLE, port=port, services=services))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ async def serve(listener: aiodicom.Listener, folder: Path | None) -> None:
         if folder is not None:
             await operation.save(folder)
 
+    await serve_until_terminated(server)
+
+
+async def serve_until_terminated(server: aiodicom.Server) -> None:
+    """Serve until SIGTERM."""
     async with server:
         serving = asyncio.ensure_future(server.serve_forever())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
