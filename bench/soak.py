@@ -276,6 +276,9 @@ async def soak(folder: Path, *, seconds: float, clients: int, seed: int) -> list
     acknowledged = sum(map(len, ledger.acknowledged.values()))
     print(f"seed {seed}, {clients} clients, {loaded:.0f} s, {sum(ledger.done.values()):,} operations done:")
     print("\n".join(f"  {name:18}{count:10,}" for name, count in sorted(ledger.done.items())))
+    print(
+        f"in {sum(ledger.acts.values()):,} acts: {', '.join(f'{name} {n:,}' for name, n in sorted(ledger.acts.items()))}"
+    )
     print(f"read back in {time.perf_counter() - begun:.0f} s: {count:,} instances; acknowledged were {acknowledged:,}")
     for who, watch in (("server", run.of_server), ("clients", run.of_clients)):
         print(f"{who}, at most: {_words(watch.most)}")

@@ -41,6 +41,7 @@ class Ledger:
         acknowledged: the instances that were answered with Success, by study.
         attempted: those of which it is not known whether they arrived.
         done: how many operations of each kind ended as they should.
+        acts: the same of what clients do, which is some operations each.
         violations: what went wrong.
     """
 
@@ -48,6 +49,7 @@ class Ledger:
         self.acknowledged: dict[str, set[Name]] = {}
         self.attempted: set[Name] = set()
         self.done: Counter[str] = Counter()
+        self.acts: Counter[str] = Counter()
         self.violations: list[str] = []
 
     def acknowledge(self, name: Name) -> None:
@@ -172,7 +174,7 @@ class Client:
             except Exception as error:  # noqa: BLE001 - all that was not expected is what we are after
                 self._ledger.violations.append(f"client {self._number}, {name}: {_root(error)!r}")
             else:
-                self._ledger.done[name] += 1
+                self._ledger.acts[name] += 1
 
     # In order.
 
