@@ -27,7 +27,8 @@ class Turns:
 
     def __init__(self, count: int) -> None:
         self._count = self._free = count or 0xFFFF
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # Of most associations nobody ever waits for a turn, and an empty deque takes 760 bytes.
+        self._waiting: deque[asyncio.Future[None]] | None = None
 
     @property
     def are_awaited(self) -> bool:
@@ -46,14 +47,15 @@ class Turns:
         if self.take_at_once():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiting = self._waiting = self._waiting or deque()
+        waiting.append(turn)
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back()  # it came at the very moment its taker gave up
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
+            elif turn in waiting:
+                waiting.remove(turn)
             raise
 
     def give_back(self) -> None:
@@ -76,8 +78,8 @@ class Turns:
 
     def refuse(self, error: BaseException) -> None:
         """Let nobody wait any longer."""
-        waiting, self._waiting = self._waiting, deque()
-        for turn in waiting:
+        waiting, self._waiting = self._waiting, None
+        for turn in waiting or ():
             if not turn.done():
                 turn.set_exception(error)
 
