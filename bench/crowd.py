@@ -25,7 +25,7 @@ from typing import IO, Final
 
 from bench import proc
 from bench.__main__ import MEMORY
-from bench.cases import KB, MB, Scale
+from bench.case import KB, MB, Scale
 from bench.objects import Kind, Objects
 from bench.peers import PYTHON, Job, aiodicom_scu
 from bench.processes import BenchError, Command, Cores, Run, Server, free_port, run, serving

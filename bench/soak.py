@@ -34,6 +34,7 @@ from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.shelf import INCOMING, SUFFIX
 from bench import proc
 from bench.__main__ import MEMORY
+from bench.case import MB
 from bench.client import allow_many_sockets
 from bench.processes import SECONDS_TO_STOP, free_port
 from bench.soak_acts import Client, Crowd, Violation, retrieve
@@ -46,7 +47,6 @@ WARM_UP: Final = 2  # waves, after which nothing may grow
 SECONDS_BETWEEN_SAMPLES: Final = 1.0
 SECONDS_TO_BECOME_QUIET: Final = 20.0
 STUDIES_AT_A_TIME: Final = 25  # that are asked for in one C-GET at the end
-MB: Final = 1_000_000
 # By how much what may grow at all may be more after the last wave than after the first ones. The clients remember what was
 # acknowledged, so that their memory is no matter.
 OF_CLIENTS: Final[Mapping[str, int]] = {"tasks": 0, "descriptors": 0}
