@@ -18,11 +18,12 @@ from anyio import CancelScope
 
 from aiodicom.archive.header import MAXIMUM_ELEMENTS
 from aiodicom.archive.index import Index, Readers, explained, open_index
+from aiodicom.archive.locking import FolderLock, locked, own_folder
 from aiodicom.archive.query import compile_query, compile_retrieval
-from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, locked, make_index, recover
+from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, make_index, recover
 from aiodicom.archive.rights import UNKNOWN_MAY, Nodes, Rights
 from aiodicom.archive.services import services_of
-from aiodicom.archive.shelf import Shelf
+from aiodicom.archive.shelf import INCOMING, Shelf
 from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
 from aiodicom.archive.worklist import Imported, add_steps, read_folder, remove_step, replace_steps, steps_of
 from aiodicom.archive.writer import GroupCommit, Writing
@@ -55,7 +56,8 @@ class Archive:
     """Keeps instances as PS3.10 files in a folder, with an index in SQLite that answers queries.
 
     An instance is kept, and a C-STORE answered with Success, only when its file and its row are on the disk. Nothing is
-    ever deleted, but for what is replaced. It may be used from several event loops at once, by one process at a time::
+    ever deleted, but for what is replaced. It may be used from several event loops at once, and by one process at a time,
+    unless that shares it (see `share`)::
 
         async with Archive("archive") as archive:
             await archive.add("image.dcm")
@@ -74,6 +76,8 @@ class Archive:
             though not with the process.
         max_elements: how many elements and items an instance may have.
         worker_threads: how many threads write files.
+        shared: use it beside a process that has it open and shares it, and others; all of them are to say the same of
+            `on_duplicate`.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Archive:
         sync: bool = True,
         max_elements: int = MAXIMUM_ELEMENTS,
         worker_threads: int = 8,
+        shared: bool = False,
     ) -> None:
         if on_duplicate not in ("keep", "replace"):
             raise LocalProtocolError(f"on_duplicate is 'keep' or 'replace', not {on_duplicate!r}")
@@ -95,9 +100,11 @@ class Archive:
         self.on_duplicate = on_duplicate
         self.sync = sync
         self.max_elements = max_elements
+        self.shared = shared
         self._shelf = Shelf(self.folder, sync=sync)
         self._workers = Workers(worker_threads)
         self._resources = ExitStack()
+        self._lock: FolderLock | None = None
         self._writer: GroupCommit | None = None
         self._readers: Readers | None = None
         self._opening = Lock()
@@ -114,7 +121,8 @@ class Archive:
 
         Where nobody does this, the first who asks something of the archive does.
 
-        Where there are files but no index, that is built first, which takes a while.
+        Where there are files but no index, that is built first, which takes a while. Where it is shared nothing of all that
+        is done: who shares it has done so.
 
         Raises:
             ArchiveError: it is in use by another process, or its index cannot be used.
@@ -133,6 +141,18 @@ class Archive:
         self._is_closed = True
         with CancelScope(shield=True):
             await in_any_thread(self._close)
+
+    async def share(self) -> None:
+        """Let other processes use it from now on, each by an `Archive(folder, shared=True)` of its own.
+
+        It stays open here, as long as they use it; nobody can build the index again meanwhile.
+
+        Raises:
+            ArchiveError: it is closed, or another process was faster.
+        """
+        if self._lock is None:
+            raise ArchiveError("the archive is closed")
+        await in_any_thread(self._lock.share)
 
     async def _opened(self) -> tuple[GroupCommit, Readers]:
         """Return what writes and what reads; open the archive where nobody has."""
@@ -160,24 +180,32 @@ class Archive:
             progress: called with the number of files read so far, now and then, in a worker thread.
 
         Raises:
-            ArchiveError: the archive is closed, queries do not end, or the index cannot be written.
+            ArchiveError: the archive is closed or shared, queries do not end, or the index cannot be written.
             OSError: a folder cannot be read, or a file not be replaced.
         """
         if self._writer is None:
             raise ArchiveError("the archive is closed")
+        if self._lock is not None and self._lock.is_shared:
+            raise ArchiveError("other processes share the archive: its index can be built again when they have ended")
         return await in_any_thread(self._rebuild, progress)
 
     def _open(self) -> None:
         with self._opening, ExitStack() as resources:
             if self._writer is not None:
                 return  # by another thread
-            Path(self._shelf.incoming).mkdir(parents=True, exist_ok=True)
-            resources.enter_context(locked(self.folder))
-            if not (self.folder / INDEX).exists() and has_instances(self.folder):
+            incoming = self.folder / INCOMING
+            incoming.mkdir(parents=True, exist_ok=True)
+            lock = resources.enter_context(locked(self.folder, shared=self.shared))
+            has_index = (self.folder / INDEX).exists()
+            if self.shared:
+                if not has_index:
+                    raise ArchiveError(f"{self.folder}: nobody has put the archive in order who shares it")
+                self._shelf.incoming = os.fspath(resources.enter_context(own_folder(incoming)))
+            elif not has_index and has_instances(self.folder):
                 _log.warning("%s has no index: it is built from the files, which may take a while", self.folder)
                 make_index(self.folder)
-            self._open_index(recovering=True)
-            self._resources = resources.pop_all()
+            self._open_index(recovering=not self.shared)
+            self._resources, self._lock = resources.pop_all(), lock
 
     def _open_index(self, *, recovering: bool = False) -> None:
         path = self.folder / INDEX
@@ -197,6 +225,7 @@ class Archive:
             self._writer.stop()
             self._readers = self._writer = None
         self._workers.stop()
+        self._lock = None
         self._resources.close()
 
     def _rebuild(self, progress: Callable[[int], None] | None) -> Rebuilt:
@@ -324,16 +353,15 @@ class Archive:
 
     async def _keep(self, job: Keeping) -> None:
         """Give an instance whose file is written its place and its row."""
-        is_kept = False
-        while not is_kept:
-            try:
-                await (await self._writing()).do(job)
-                is_kept = job.conflict is None or await self._workers(job.resolve)
-            except (ArchiveError, DimseError, OSError, sqlite3.Error) as error:
-                await self._discard(job)
-                if isinstance(error, DimseError):
-                    raise
-                raise _unwritable() from error
+        try:
+            await (await self._writing()).do(job)
+            if job.conflict is not None:
+                await self._workers(job.resolve)
+        except (ArchiveError, DimseError, OSError, sqlite3.Error) as error:
+            await self._discard(job)
+            if isinstance(error, DimseError):
+                raise
+            raise _unwritable() from error
 
     async def _discard(self, *jobs: Keeping) -> None:
         with CancelScope(shield=True):

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Condition
+from time import monotonic, sleep
 from typing import Final
 
 from aiodicom.archive.attributes import ATTRIBUTES, of_level
 from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.header import Header
+from aiodicom.archive.locking import is_busy
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, create, folded
 from aiodicom.archive.worklist import create_worklist
@@ -32,6 +34,8 @@ MAXIMUM_READERS: Final = 64
 """How many queries may be open at a time."""
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds that another process may hold the database
+_TURN_TIMEOUT: Final = 30.0  # the same, while it is our turn to write
+_BETWEEN_LOOKS: Final = 0.0005  # seconds between two looks whether it is
 _CACHE_KIB: Final = 16 * 1024  # of the connection that writes
 _LOG_KEPT: Final = 64 * 1024 * 1024  # bytes of the write-ahead log that stay after a checkpoint
 _SERIES_REMEMBERED: Final = 10_000
@@ -109,6 +113,7 @@ def open_index(path: Path, *, sync: bool = True) -> sqlite3.Connection:
         create_worklist(connection)
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
+        connection.execute("PRAGMA busy_timeout = 0")  # `Index.begin` waits by itself
         unless_it_works.pop_all()
     return connection
 
@@ -124,7 +129,32 @@ class Index:
     def __init__(self, connection: sqlite3.Connection, *, replace: bool = False) -> None:
         self.connection = connection
         self._replace = replace
+        self._version = 0
         self._series: dict[str, tuple[int, int]] = {}  # by UID: pk, and a digest of what its last instance said of it
+
+    def begin(self) -> None:
+        """Begin a transaction; nothing is remembered of what another process may have changed since the last one.
+
+        Raises:
+            sqlite3.OperationalError: another one has been writing for too long.
+        """
+        # SQLite looks more and more rarely, up to 0.1 s apart, while those that write much take every turn.
+        deadline = monotonic() + _TURN_TIMEOUT
+        while not self._begun(is_last_try=monotonic() >= deadline):
+            sleep(_BETWEEN_LOOKS)
+        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self.forget()
+
+    def _begun(self, *, is_last_try: bool) -> bool:
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if is_last_try or not is_busy(error):
+                raise
+            return False
+        return True
 
     def insert(self, entry: Entry) -> bool:
         """Add an instance; return False, and do nothing, where there is one with its SOP Instance UID."""
@@ -153,7 +183,7 @@ class Index:
         self._prune(Level.SERIES, series)
 
     def forget(self) -> None:
-        """Remember nothing: the transaction was rolled back."""
+        """Remember nothing: the transaction was rolled back, or others wrote."""
         self._series.clear()
 
     def _row(self, entry: Entry) -> tuple[int | str | None, ...]:

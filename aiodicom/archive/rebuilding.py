@@ -8,7 +8,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,15 +16,16 @@ from typing import Final
 
 from aiodicom.archive.header import read_header_of_file
 from aiodicom.archive.index import Entry, Index, StoredFile, explained
+from aiodicom.archive.locking import locked
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import TABLES, create
-from aiodicom.archive.shelf import Shelf, names_like, path_of
+from aiodicom.archive.shelf import SUFFIX, Shelf, path_of
 from aiodicom.archive.store import entry_of
 from aiodicom.archive.worklist import copy_worklist, create_worklist
-from aiodicom.errors import ArchiveError, DimseError, InvalidInstance
+from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.part10 import read_instance
 
-__all__ = ["INDEX", "Rebuilt", "has_instances", "locked", "make_index", "rebuild", "recover"]
+__all__ = ["INDEX", "Rebuilt", "has_instances", "make_index", "rebuild", "recover"]
 
 INDEX: Final = "index.sqlite"
 """The name of the database in the archive's folder."""
@@ -33,7 +34,6 @@ MAXIMUM_PROBLEMS: Final = 10_000
 """How many problems a report names."""
 
 _log: Final = logging.getLogger("aiodicom.archive")
-_LOCK: Final = ".lock"
 _BESIDE: Final = ("-wal", "-shm", "-journal")  # of a database
 _ROOM: Final = "see that there is room and that the folder can be written, then build it again: aiodicom index rebuild"
 _THREADS: Final = 4
@@ -66,25 +66,6 @@ class Rebuilt:
         self.failed += 1
         if len(self.problems) < MAXIMUM_PROBLEMS:
             self.problems.append((path, reason))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Have an archive to oneself: one process may use it, once.
-
-    Raises:
-        ArchiveError: it is in use, or cannot be locked.
-    """
-    # SQLite's locks work everywhere, and go with the process.
-    with ExitStack() as resources:
-        try:
-            lock = sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None, check_same_thread=False)
-            resources.enter_context(closing(lock))
-            lock.execute("PRAGMA journal_mode = OFF")
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            raise ArchiveError(f"{folder}: the archive is in use, or cannot be locked: {error}") from error
-        yield
 
 
 def rebuild(folder: str | os.PathLike[str], *, progress: Callable[[int], None] | None = None) -> Rebuilt:
@@ -146,12 +127,15 @@ def recover(index: Index, shelf: Shelf) -> None:
         OSError: a file cannot be read or removed.
         sqlite3.Error: the index cannot be written.
     """
-    for temporary in Path(shelf.incoming).iterdir():
-        if temporary.stat().st_nlink > 1:
-            index.connection.execute("BEGIN IMMEDIATE")
-            _reconcile(index, shelf, temporary)
-            index.connection.execute("COMMIT")
-        temporary.unlink()
+    for folder, _, names in os.walk(shelf.incoming, topdown=False):
+        for temporary in (Path(folder, name) for name in names):
+            if temporary.stat().st_nlink > 1:
+                index.begin()
+                _reconcile(index, shelf, temporary)
+                index.connection.execute("COMMIT")
+            temporary.unlink()
+        if folder != shelf.incoming:  # that of a process that shared the archive
+            os.rmdir(folder)  # noqa: PTH106
 
 
 def has_instances(folder: Path) -> bool:
@@ -258,14 +242,11 @@ def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> None:
         entry = read_entry(temporary.parent, temporary.name)
     except (DimseError, InvalidInstance):  # not of our making
         return
-    uids = entry.study_instance_uid, entry.series_instance_uid, entry.sop_instance_uid
-    for path in names_like(path_of(*uids)):
-        name = Path(shelf.absolute(path))
-        if not name.exists():  # it had another name, from which it was replaced: that one stays
-            return
-        if name.samefile(temporary):
-            break
-    entry.file.path = path
+    own = Path(shelf.absolute(path_of(entry.study_instance_uid, entry.series_instance_uid, entry.sop_instance_uid)))
+    name = next((each for each in own.parent.glob(f"{own.stem}*{SUFFIX}") if each.samefile(temporary)), None)
+    if name is None:  # it had another name, from which it was replaced: that one stays
+        return
+    path = entry.file.path = name.relative_to(shelf.folder).as_posix()
     known = index.find(entry.sop_instance_uid)
     if known is None:
         index.insert(entry)

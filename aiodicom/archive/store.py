@@ -156,8 +156,8 @@ class Keeping(Job):
         if self._file.is_there:
             self._file.remove()
 
-    def resolve(self) -> bool:
-        """Decide about the conflict; return False where it is none any more, so that the job is to be submitted again.
+    def resolve(self) -> None:
+        """Decide about the conflict.
 
         Raises:
             DimseError: 0x0111: what is kept under that UID is something else.
@@ -165,21 +165,15 @@ class Keeping(Job):
         """
         kept = self.conflict
         assert kept is not None
-        path = self._shelf.absolute(kept.path)
-        if not os.path.exists(path):  # noqa: PTH110
-            _log.warning("%s is missing from the archive; it came again, and is kept", kept.path)
-            self._replace = True
-            return False
         try:
             same = same_instance(
-                Encoded(Path(path), kept.data_set_offset, kept.transfer_syntax_uid),
+                Encoded(Path(self._shelf.absolute(kept.path)), kept.data_set_offset, kept.transfer_syntax_uid),
                 Encoded(Path(self._file.path), len(self._meta), self._incoming.transfer_syntax_uid),
             )
         finally:
             self.discard()
         if not same:
             raise DimseError(DUPLICATE_SOP_INSTANCE, "Another instance with its UID is kept")
-        return True
 
     def _enter(self, header: Header, size: int) -> None:
         file = StoredFile("", self._incoming.transfer_syntax_uid, len(self._meta), size)
@@ -202,8 +196,10 @@ class Keeping(Job):
             kept = index.find(entry.sop_instance_uid)
             assert kept is not None
             if not self._replace:
-                self.conflict = kept
-                return
+                if os.path.exists(self._shelf.absolute(kept.path)):  # noqa: PTH110
+                    self.conflict = kept
+                    return
+                _log.warning("%s is missing from the archive; it came again, and is kept", kept.path)
             self._second_name = self._shelf.second_name(kept.path)
             self._replaced = kept.path
         try:

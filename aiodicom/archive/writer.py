@@ -167,7 +167,7 @@ class GroupCommit:
     def _transact(self, jobs: Sequence[Job]) -> None:
         connection, done = self._index.connection, []
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self._index.begin()
             for job in jobs:
                 if job.failure is None:
                     try:

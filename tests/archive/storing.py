@@ -15,8 +15,8 @@ def pixels(number: int) -> bytes:
     return number.to_bytes(4, "big") * (64 if number % 10 else 400_000)
 
 
-async def main(folder: Path, start: int) -> None:
-    async with Archive(folder, on_duplicate="replace") as archive:
+async def main(folder: Path, start: int, *, shared: bool) -> None:
+    async with Archive(folder, on_duplicate="replace", shared=shared) as archive:
         print("ready", flush=True)
         numbers = iter(range(start, start + 1_000_000))
 
@@ -32,4 +32,4 @@ async def main(folder: Path, start: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), shared="shared" in sys.argv[3:]))
