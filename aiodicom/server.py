@@ -327,6 +327,11 @@ class Server:
         """Whom associations tell what happens on them: the observers, and the server's own list."""
         return (*self.observers, self._roll)
 
+    @property
+    def counted_associations(self) -> int:
+        """How many associations count against the limit: ours; those of other processes, too, where they share one."""
+        return len(self._roll.associations)
+
     def check(self, peer: Peer) -> None:
         """Decide whether a peer may have an association now.
 
@@ -335,7 +340,7 @@ class Server:
         """
         if self.is_stopping:
             raise AssociationRejected(*_TEMPORARY_CONGESTION)
-        if len(self._roll.associations) >= self.maximum_associations:
+        if self.counted_associations >= self.maximum_associations:
             raise AssociationRejected(*_LOCAL_LIMIT_EXCEEDED)
         called = peer.called_ae_title
         if not valid_ae_title(called) or (self.require_called_ae_title and called != self.ae_title):
