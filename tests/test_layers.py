@@ -39,7 +39,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"client"}),
     frozenset({"services"}),
     frozenset({"server"}),
-    frozenset({"remote"}),
+    frozenset({"activity", "remote"}),
     frozenset({"archive"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

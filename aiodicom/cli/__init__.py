@@ -1,4 +1,4 @@
-"""The command line: `aiodicom serve`, `echo`, `store`, `find`, `get`, `move`, `nodes`, `index`.
+"""The command line: `aiodicom serve`, `echo`, `store`, `find`, `get`, `move`, `nodes`, `index`, `status`.
 
 pydicom and rich are imported where they are needed: a C-ECHO needs neither.
 """
@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiodicom.cli import echo, find, get, index, move, nodes, serve, store
+from aiodicom.cli import echo, find, get, index, move, nodes, serve, status, store
 from aiodicom.cli.console import OutputFailed, complain
 from aiodicom.cli.exits import ExitCode, exit_code_of
 from aiodicom.cli.options import Command, Parser
@@ -21,7 +21,7 @@ from aiodicom.cli.words import with_uid_names
 from aiodicom.errors import DicomNetworkError
 from aiodicom.version import __version__
 
-__all__ = ["main"]
+__all__ = ["main", "perform"]
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "serve": serve.COMMAND,
@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "move": move.COMMAND,
     "nodes": nodes.COMMAND,
     "index": index.COMMAND,
+    "status": status.COMMAND,
 }
 
 
@@ -52,11 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ExitCode.USAGE
         parser.parse_args(arguments)
         parser.error("the command comes first")
+    return perform(COMMANDS[arguments[0]], arguments[1:])
+
+
+def perform(command: Command, arguments: Sequence[str]) -> int:
+    """Run a command, and return its exit code.
+
+    Raises:
+        SystemExit: as for `main`.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # pydicom's are for programmers, and may quote values
-    command = COMMANDS[arguments[0]]
     try:
-        options = command.parse(arguments[1:])
+        options = command.parse(arguments)
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
             return runner.run(_awaited(command, options))
     except DicomNetworkError as error:

@@ -195,10 +195,11 @@ def _observers(options: Namespace) -> tuple[Observer, ...]:
     return (Narrator(),) if options.verbose else ()
 
 
-def start_logging(options: Namespace, *, with_time: bool = False) -> None:
+def start_logging(options: Namespace, *, with_time: bool = False, who: str = "") -> None:
     """Let the package's log go to standard error: from warnings on, with `-v` and `-d` everything they ask for."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(asctime)s %(message)s" if with_time else "%(message)s", "%H:%M:%S"))
+    words = ("%(asctime)s" if with_time else "", who, "%(message)s")
+    handler.setFormatter(_Formatter(" ".join(filter(None, words)), "%H:%M:%S"))
     logger = logging.getLogger("aiodicom")
     logger.addHandler(handler)
     logger.propagate = False

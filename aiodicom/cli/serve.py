@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import shlex
-import signal
+import socket
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from anyio import to_thread
-
-from aiodicom.association import Association, Observer
-from aiodicom.cli.configuration import KnownNodes
-from aiodicom.cli.console import complain, say
+from aiodicom.activity import Counters, described
+from aiodicom.cli.configuration import known_nodes
+from aiodicom.cli.console import say
+from aiodicom.cli.descriptors import ensure_descriptors
 from aiodicom.cli.exits import ExitCode
-from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.options import (
     Command,
     Parser,
@@ -31,17 +27,11 @@ from aiodicom.cli.options import (
     start_logging,
     whole_number,
 )
+from aiodicom.cli.pacs import SILENT_CONNECTIONS, Pacs, ending_of, opened_archive
 from aiodicom.cli.peer import PeerAddress
-from aiodicom.cli.words import amount, status_words
-from aiodicom.dimse import commands
-from aiodicom.dimse.status import Category
-from aiodicom.errors import ArchiveError
-from aiodicom.logs import LoggingObserver
-from aiodicom.server import Server
-from aiodicom.uids import uid_name
-
-if TYPE_CHECKING:
-    from aiodicom.archive import Archive
+from aiodicom.cli.supervising import supervise
+from aiodicom.cli.view import View, now, shown, viewed
+from aiodicom.cli.words import amount
 
 HELP: Final = "be a small PACS: keep, find and retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
@@ -49,10 +39,15 @@ Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as the
 index beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.
 Whoever is a node of aiodicom.toml may ask what that says (see `aiodicom nodes`), and is a move
 destination, from the moment that it stands there; everybody else may echo and store.
-SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it."""
+SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it.
+With --workers, the system shares associations out among so many processes; one that dies is started
+again. --max-associations is for all of them together. `aiodicom status` shows what they do."""
+
+MAXIMUM_WORKERS: Final = 256
 
 _EVERY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is called here
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_FURTHER_DESCRIPTORS: Final = 256  # of the index, whose readers have three each, and of the program itself
 _log: Final = logging.getLogger("aiodicom.serve")
 
 
@@ -79,87 +74,57 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--max-associations", metavar="N", type=whole_number(1, 100_000), default=128, help="at a time (%(default)s)"
     )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=whole_number(1, MAXIMUM_WORKERS),
+        default=1,
+        help="processes that share the port and the archive (%(default)s)",
+    )
     add_maximum_length(parser)
     add_config(parser)
     add_verbosity(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.arguments = tuple(arguments)
+    if options.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+        parser.error("--workers needs SO_REUSEPORT, which this system does not have: leave it out")
+    return options
 
 
 async def run(options: Namespace) -> ExitCode:
     """Do it, until a signal comes."""
     start_logging(options, with_time=True)
-    nodes = KnownNodes(options.config)
-    # pydicom, which the archive needs, is loaded now, not while the first instance is awaited.
-    archive_class: type[Archive] = (await to_thread.run_sync(import_module, "aiodicom.archive")).Archive
-    archive = archive_class(
-        options.storage,
-        nodes=nodes,
-        ae_title=options.aet,
-        on_duplicate=options.on_duplicate,
-        sync=not options.no_sync,
-    )
-    try:
-        await archive.open()
-    except OSError as error:
-        complain(f"cannot keep files in {options.storage}: {error.strerror}")
-        return ExitCode.CANNOT_USE_FOLDER
-    try:
-        if options.worklist is not None:
-            await _take_worklist(archive, options.worklist)
-        server = _server(options, archive)
-        ending = _Ending(server)
-        with ending.on_signals():
-            async with server:
+    if lack := ensure_descriptors(descriptors_of(options.max_associations)):
+        _log.warning("%s", lack)
+    return await (_alone(options) if options.workers == 1 else supervise(options, invitation))
+
+
+def descriptors_of(associations: int) -> int:
+    """Return how many descriptors a process may need: for connections, a file of each association, and the index."""
+    return SILENT_CONNECTIONS + 2 * associations + _FURTHER_DESCRIPTORS
+
+
+async def _alone(options: Namespace) -> ExitCode:
+    counters, since = Counters(), now()
+    async with opened_archive(options) as archive:
+        server = Pacs(options, archive, counters)
+
+        async def view() -> View:
+            worker = {"worker": 1, "pid": os.getpid(), "since": since, "restarts": 0, **counters.of(0)}
+            return viewed(options, server.port, since, [worker], {1: described(server.associations)})
+
+        ending = ending_of(server)
+        with ending.on_signals(lambda: ending.ask_or_abort(len(server.associations))):
+            async with server, shown(options.storage, view):
                 if not options.quiet:
-                    say(_invitation(options, server.port, len(nodes())))
+                    say(invitation(options, server.port))
                 await ending.asked.wait()
-    finally:
-        await archive.close()
     return ExitCode.INTERRUPTED if ending.aborted else ExitCode.OK
 
 
-async def _take_worklist(archive: Archive, folder: Path) -> None:
-    """Take over the worklist files of a folder, and say what is wrong with the others."""
-    try:
-        imported = await archive.import_worklist(folder)
-    except OSError as error:
-        raise ArchiveError(f"{folder}: the worklist files cannot be read: {error.strerror}") from None
-    _log.info("%s scheduled by the files in %s", amount(len(imported.steps), "procedure step"), folder)
-    for path, reason in imported.problems:
-        _log.warning("%s is not in the worklist: %s", path, reason)
-
-
-def _server(options: Namespace, archive: Archive) -> Server:
-    observers: list[Observer] = [LoggingObserver()]
-    if options.debug:
-        observers.append(Narrator(fragments=True))
-    if options.verbose or options.debug:
-        observers.append(_Diary())
-    return Server(
-        options.aet,
-        host=options.host,
-        port=options.port,
-        services=archive.services(),
-        require_called_ae_title=options.require_called_aet,
-        maximum_associations=options.max_associations,
-        maximum_length=options.maximum_length,
-        observers=observers,
-    )
-
-
-class _Diary(Observer):
-    """Logs what was done for whom: an operation a line, without what is in it."""
-
-    def message_sent(self, association: Association, command: commands.Command) -> None:
-        if isinstance(command, commands.Response) and command.status.category is not Category.PENDING:
-            what = uid_name(command.affected_sop_class_uid or "")
-            name = getattr(command, "affected_sop_instance_uid", None)
-            status = status_words(command.status, command.error_comment)
-            _log.info("%s", ", ".join(filter(None, (what, name, f"for {association.peer}", status))))
-
-
-def _invitation(options: Namespace, port: int, nodes: int) -> str:
+def invitation(options: Namespace, port: int) -> str:
     """Say where we listen, and what to do next, in lines to copy."""
+    nodes = len(known_nodes(options.config))
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in _LOOPBACK else ""
@@ -171,45 +136,6 @@ def _invitation(options: Namespace, port: int, nodes: int) -> str:
         f"with DCMTK:  storescu -aec {title} {peer.host} {port} FILES\n"
         f"ask it:      aiodicom find {address} --level study   ({who})"
     )
-
-
-class _Ending:
-    """What signals do: the first one asks for a good end, the second one aborts."""
-
-    def __init__(self, server: Server) -> None:
-        self.asked = asyncio.Event()
-        self.aborted = False
-        self._server = server
-        self._aborts: list[asyncio.Task[None]] = []
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        with suppress(NotImplementedError):  # Windows: there, Ctrl-C cancels us
-            for each in signals:
-                loop.add_signal_handler(each, self._signalled)
-        try:
-            yield
-        finally:
-            with suppress(NotImplementedError):
-                for each in signals:
-                    loop.remove_signal_handler(each)
-
-    def _signalled(self) -> None:
-        associations = self._server.associations
-        if not self.asked.is_set():
-            self.asked.set()
-            if associations:
-                count = amount(len(associations), "association")
-                has, do = ("has", "it does") if len(associations) == 1 else ("have", "they do")
-                patience = f"{self._server.stop_timeout:g} s"
-                _log.warning("stopping: %s %s %s to end what %s; once more to abort", count, has, patience, do)
-        elif associations:
-            self.aborted = True
-            loop = asyncio.get_running_loop()
-            self._aborts += [loop.create_task(association.abort()) for association in associations]
 
 
 COMMAND: Final = Command(HELP, parse, run)

@@ -1,0 +1,123 @@
+"""What a server has done and is doing: counters that processes may share, and the associations of this moment.
+
+All of it is made of plain numbers and words, as JSON has them, and none of it is patient data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiodicom.association import Association, Observer
+from aiodicom.dimse.commands import Command, CStoreRSP
+from aiodicom.dimse.status import Category
+from aiodicom.errors import AssociationError, AssociationRejected, AssociationReleased
+from aiodicom.operation import Operation
+from aiodicom.terms import Peer
+from aiodicom.uids import uid_name
+
+__all__ = ["COUNTED", "Activity", "Counters", "described"]
+
+COUNTED: Final = ("open", "accepted", "rejected", "aborted", "instances", "bytes_received", "bytes_sent")
+"""What is counted: associations that are open, and have been accepted, rejected and aborted; instances that C-STORE was
+answered for with Success or a Warning; bytes of the transport connections of associations that have ended."""
+
+_COLUMNS: Final = {name: column for column, name in enumerate(COUNTED)}
+_CELL: Final = 8  # bytes
+
+
+class Counters:
+    """A row of numbers for each of several workers; only the worker itself changes its row while it lives.
+
+    Args:
+        rows: how many workers.
+        memory: `size(rows)` bytes, of zeros at first; if processes share it, each sees what the others count, and that
+            outlives them. By default it is this process's own.
+    """
+
+    def __init__(self, rows: int = 1, memory: memoryview | None = None) -> None:
+        self._rows = rows
+        self._cells = (memoryview(bytearray(self.size(rows))) if memory is None else memory).cast("Q")
+
+    @staticmethod
+    def size(rows: int) -> int:
+        """Return how many bytes so many rows take."""
+        return rows * len(COUNTED) * _CELL
+
+    def add(self, row: int, name: str, count: int) -> None:
+        """Count, one of `COUNTED`."""
+        self._cells[row * len(COUNTED) + _COLUMNS[name]] += count
+
+    def of(self, row: int) -> dict[str, int]:
+        """Return what a worker has counted, by name."""
+        return dict(zip(COUNTED, self._cells[row * len(COUNTED) : (row + 1) * len(COUNTED)], strict=True))
+
+    def total(self, name: str) -> int:
+        """Return the sum over all workers."""
+        return sum(self._cells[_COLUMNS[name] :: len(COUNTED)])
+
+
+class Activity(Observer):
+    """Counts, and tells what associations there are.
+
+    Args:
+        counters: where it counts.
+        row: in which row of them.
+    """
+
+    def __init__(self, counters: Counters, row: int = 0) -> None:
+        self._counters = counters
+        self._row = row
+
+    def association_opened(self, _association: Association) -> None:
+        """Count it."""
+        self._count("accepted")
+        self._count("open")
+
+    def association_closed(self, association: Association, error: AssociationError) -> None:
+        """Count it no more; but its bytes, and that it was aborted."""
+        self._count("open", -1)
+        self._count("bytes_received", association.bytes_received)
+        self._count("bytes_sent", association.bytes_sent)
+        if not isinstance(error, AssociationReleased):
+            self._count("aborted")
+
+    def association_refused(self, _peer: Peer | None, error: Exception) -> None:
+        """Count it where it was rejected."""
+        if isinstance(error, AssociationRejected):
+            self._count("rejected")
+
+    def message_sent(self, _association: Association, command: Command) -> None:
+        """Count an instance that is kept."""
+        if isinstance(command, CStoreRSP) and command.status.category in (Category.SUCCESS, Category.WARNING):
+            self._count("instances")
+
+    def _count(self, name: str, count: int = 1) -> None:
+        self._counters.add(self._row, name, count)
+
+
+def described(associations: Iterable[Association]) -> list[dict[str, Any]]:
+    """Return what associations of ours as acceptor are and do: who, since when, how many bytes, which operations."""
+    return [_described(each) for each in sorted(associations, key=lambda each: each.since)]
+
+
+def _described(association: Association) -> dict[str, Any]:
+    peer = association.peer
+    host, port = peer.address or (None, None)
+    return {
+        "calling_ae_title": peer.calling_ae_title,
+        "called_ae_title": peer.called_ae_title,
+        "host": host,
+        "port": port,
+        "since": association.since.isoformat(timespec="milliseconds"),
+        "bytes_received": association.bytes_received,
+        "bytes_sent": association.bytes_sent,
+        "operations": list(map(_named, association.operations)),
+    }
+
+
+def _named(operation: Operation) -> str:
+    """Return what is done to what: "C-STORE CT Image Storage"."""
+    command = type(operation.command).__name__.removesuffix("RQ")
+    return f"{re.sub('(?<=.)(?=[A-Z])', '-', command).upper()} {uid_name(operation.sop_class_uid)}".rstrip()

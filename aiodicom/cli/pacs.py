@@ -1,0 +1,183 @@
+"""What `aiodicom serve` runs, in one process or in several: an archive, a server, and an end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from anyio import to_thread
+
+from aiodicom.activity import Activity, Counters
+from aiodicom.association import Association, Observer
+from aiodicom.cli.configuration import KnownNodes
+from aiodicom.cli.negotiation import Narrator
+from aiodicom.cli.words import amount, status_words
+from aiodicom.dimse import commands
+from aiodicom.dimse.status import Category
+from aiodicom.errors import ArchiveError
+from aiodicom.logs import LoggingObserver
+from aiodicom.server import Listener, Server
+from aiodicom.uids import uid_name
+
+if TYPE_CHECKING:
+    from aiodicom.archive import Archive
+
+SILENT_CONNECTIONS: Final = 896
+"""How many connections there may be besides those that are associations: they have not spoken yet."""
+
+STOP_TIMEOUT: Final = 10.0
+"""How long operations may go on once the server is to stop, in seconds."""
+
+_log: Final = logging.getLogger("aiodicom.serve")
+
+
+@asynccontextmanager
+async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIterator[Archive]:
+    """The archive as the options say; `shared` with the process that took over the worklist.
+
+    Raises:
+        ArchiveError: it cannot be used.
+    """
+    # pydicom, which the archive needs, is loaded now, not while the first instance is awaited.
+    archive_class: type[Archive] = (await to_thread.run_sync(import_module, "aiodicom.archive")).Archive
+    archive = archive_class(
+        options.storage,
+        nodes=KnownNodes(options.config),
+        ae_title=options.aet,
+        on_duplicate=options.on_duplicate,
+        sync=not options.no_sync,
+        shared=shared,
+    )
+    try:
+        await archive.open()
+    except OSError as error:
+        raise ArchiveError(f"cannot keep files in {options.storage}: {error.strerror}") from error
+    try:
+        if options.worklist is not None and not shared:
+            await _take_worklist(archive, options.worklist)
+        yield archive
+    finally:
+        await archive.close()
+
+
+async def _take_worklist(archive: Archive, folder: Path) -> None:
+    """Take over the worklist files of a folder, and say what is wrong with the others."""
+    try:
+        imported = await archive.import_worklist(folder)
+    except OSError as error:
+        raise ArchiveError(f"{folder}: the worklist files cannot be read: {error.strerror}") from None
+    _log.info("%s scheduled by the files in %s", amount(len(imported.steps), "procedure step"), folder)
+    for path, reason in imported.problems:
+        _log.warning("%s is not in the worklist: %s", path, reason)
+
+
+class Pacs(Server):
+    """The server of an archive; associations are limited together with those of other workers.
+
+    Args:
+        options: of the command line.
+        archive: what it offers.
+        counters: of all workers.
+        row: which of them it is.
+        reuse_port: whether others listen at the same port.
+    """
+
+    def __init__(
+        self, options: Namespace, archive: Archive, counters: Counters, row: int = 0, *, reuse_port: bool = False
+    ) -> None:
+        observers: list[Observer] = [LoggingObserver(), Activity(counters, row)]
+        if options.debug:
+            observers.append(Narrator(fragments=True))
+        if options.verbose or options.debug:
+            observers.append(_Diary())
+        super().__init__(
+            options.aet,
+            listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
+            services=archive.services(),
+            require_called_ae_title=options.require_called_aet,
+            maximum_associations=options.max_associations,
+            maximum_connections=options.max_associations + SILENT_CONNECTIONS,
+            maximum_length=options.maximum_length,
+            stop_timeout=STOP_TIMEOUT,
+            observers=observers,
+        )
+        self._counters = counters
+
+    @property
+    def counted_associations(self) -> int:
+        """Those of all workers."""
+        return self._counters.total("open")
+
+
+class _Diary(Observer):
+    """Logs what was done for whom: an operation a line, without what is in it."""
+
+    def message_sent(self, association: Association, command: commands.Command) -> None:
+        if isinstance(command, commands.Response) and command.status.category is not Category.PENDING:
+            what = uid_name(command.affected_sop_class_uid or "")
+            name = getattr(command, "affected_sop_instance_uid", None)
+            status = status_words(command.status, command.error_comment)
+            _log.info("%s", ", ".join(filter(None, (what, name, f"for {association.peer}", status))))
+
+
+class Ending:
+    """The end in good order that somebody asks for, and the abort.
+
+    Args:
+        abort: ends what goes on; returns whether there was anything.
+    """
+
+    def __init__(self, abort: Callable[[], bool]) -> None:
+        self.asked = asyncio.Event()
+        self.aborted = False
+        self._abort = abort
+
+    def abort(self) -> None:
+        """Abort what is still going on."""
+        self.asked.set()
+        self.aborted = self._abort() or self.aborted
+
+    @contextmanager
+    def on_signals(self, handler: Callable[[], None]) -> Iterator[None]:
+        """Let SIGINT and SIGTERM call that."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        with suppress(NotImplementedError):  # Windows: there, Ctrl-C cancels us
+            for each in signals:
+                loop.add_signal_handler(each, handler)
+        try:
+            yield
+        finally:
+            with suppress(NotImplementedError):
+                for each in signals:
+                    loop.remove_signal_handler(each)
+
+    def ask_or_abort(self, associations: int) -> None:
+        """What signals do: the first one asks for the end of so many associations, the next ones abort them."""
+        if self.asked.is_set():
+            self.abort()
+            return
+        self.asked.set()
+        if associations:
+            has, do = ("has", "it does") if associations == 1 else ("have", "they do")
+            count, patience = amount(associations, "association"), f"{STOP_TIMEOUT:g} s"
+            _log.warning("stopping: %s %s %s to end what %s; once more to abort", count, has, patience, do)
+
+
+def ending_of(server: Server) -> Ending:
+    """Return the end of a server in this process."""
+    aborts: list[asyncio.Task[None]] = []
+
+    def abort() -> bool:
+        loop, associations = asyncio.get_running_loop(), server.associations
+        aborts.extend(loop.create_task(association.abort()) for association in associations)
+        return bool(associations)
+
+    return Ending(abort)
