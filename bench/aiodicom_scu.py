@@ -55,9 +55,7 @@ async def store(
 ) -> None:
     """Store all instances on each of some concurrent associations."""
     contexts = aiodicom.contexts_for(paths)
-    instances: Sequence[aiodicom.EncodedInstance | Path] = (
-        [read_instance(path) for path in paths] if in_memory else paths
-    )
+    instances: Sequence[aiodicom.EncodedInstance | Path] = [encoded(path) for path in paths] if in_memory else paths
 
     async def send_all() -> None:
         request = aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE, contexts=contexts, tls=tls)
@@ -140,8 +138,8 @@ async def _forget(operation: aiodicom.Operation) -> None:
         pass
 
 
-def read_instance(path: Path) -> aiodicom.EncodedInstance:
-    """Return the instance in a file, read whole."""
+def encoded(path: Path) -> aiodicom.EncodedInstance:
+    """Return the instance of a file, read whole."""
     file = aiodicom.open_instance(path)
     data = path.read_bytes()[file.data_set_offset :]
     return aiodicom.EncodedInstance(file.sop_class_uid, file.sop_instance_uid, file.transfer_syntax_uid, data)

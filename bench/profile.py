@@ -28,7 +28,7 @@ import uvloop
 
 import aiodicom
 from aiodicom.uids import STUDY_ROOT_FIND, VERIFICATION
-from bench.aiodicom_scu import read_instance
+from bench.aiodicom_scu import encoded
 from bench.objects import Kind, Objects
 from bench.processes import LOOPBACK
 from bench.report import table
@@ -84,7 +84,7 @@ def main() -> None:
 
 def exchanges(path: Path) -> dict[str, Exchange]:
     """Return what can be profiled, by name; `path` is the file that is stored."""
-    instance = read_instance(path)
+    instance = encoded(path)
     size = path.stat().st_size
 
     async def find(association: aiodicom.Association) -> None:

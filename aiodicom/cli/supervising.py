@@ -139,10 +139,11 @@ class _Crew:
         return viewed(self._options, self._port, self._since, workers, dict(zip(numbers, associations, strict=True)))
 
     def _abort(self) -> bool:
+        is_serving = self._counters.total("open") > 0
         for worker in self._workers:
             worker.tell("abort")
         self._kill_in(GRACE)
-        return self._counters.total("open") > 0
+        return is_serving
 
     def _kill_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -245,17 +246,19 @@ class _Worker:
         return {**own, **self._counters.of(self._row)}
 
     async def _live(self) -> int:
-        """Start a process, hear what it says, and return its exit code."""
+        """Start a process, hear what it says, and return its exit code.
+
+        Raises:
+            WorkerFailed: none can be started.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "aiodicom.cli.worker", str(self._row), str(self._descriptor)),
-                *self._arguments,
-                stdin=theirs.fileno(),
-                pass_fds=(self._descriptor,),
-                start_new_session=True,  # Ctrl-C is for the supervisor
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+            try:
+                self._process = process = await self._started(theirs)
+            except OSError as error:
+                ours.close()
+                reason = f"worker {self.number} cannot be started: {error.strerror}; all of them are stopped"
+                raise WorkerFailed(reason, ExitCode.FAILURES) from error
         self._since = now()
         try:
             reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_ANSWER)
@@ -275,6 +278,16 @@ class _Worker:
             self.is_ready.clear()
             self.is_listening.clear()
             self._heard([])
+
+    async def _started(self, told_by: socket.socket) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "aiodicom.cli.worker", str(self._row), str(self._descriptor)),
+            *self._arguments,
+            stdin=told_by.fileno(),
+            pass_fds=(self._descriptor,),
+            start_new_session=True,  # Ctrl-C is for the supervisor
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
 
     def _heard(self, message: object) -> None:
         match message:
