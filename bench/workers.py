@@ -53,7 +53,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     rounds, count = (1, 800) if arguments.quick else (5, 4000)
-    where = Path() if arguments.sync else MEMORY if MEMORY.is_dir() else None
+    where = MEMORY if MEMORY.is_dir() and not arguments.sync else None
     samples: dict[int, list[Sample]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="aiodicom-workers-", dir=where) as name:
         instances = list(map(encoded, sorted(Objects(Path(name) / "objects").folder(Kind.SMALL, count).iterdir())))

@@ -35,7 +35,7 @@ MAXIMUM_READERS: Final = 64
 
 _BUSY_TIMEOUT: Final = 5.0  # seconds that another process may hold the database
 _TURN_TIMEOUT: Final = 30.0  # the same, while it is our turn to write
-_BETWEEN_LOOKS: Final = 0.0005  # seconds between two looks whether it is
+_BETWEEN_LOOKS: Final = 0.001  # seconds between two looks whether it is
 _CACHE_KIB: Final = 16 * 1024  # of the connection that writes
 _LOG_KEPT: Final = 64 * 1024 * 1024  # bytes of the write-ahead log that stay after a checkpoint
 _SERIES_REMEMBERED: Final = 10_000
