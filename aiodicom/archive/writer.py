@@ -17,6 +17,7 @@ from threading import Lock, Thread
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from aiodicom.archive.index import Index
+from aiodicom.archive.locking import is_busy
 from aiodicom.errors import ArchiveError, DimseError
 
 __all__ = ["COMMITTED_AT_ONCE", "GroupCommit", "Job", "Writing"]
@@ -150,11 +151,12 @@ class GroupCommit:
         return jobs
 
     def _commit(self, jobs: Sequence[Job]) -> None:
-        """Do jobs in one transaction; if that fails, each in its own, so that none suffers for another."""
+        """Do jobs in one transaction; if that fails by one of them, each in its own, so that none suffers for another."""
         try:
             self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - the thread outlives whatever a job meets
-            if len(jobs) > 1 and not isinstance(error, OSError):
+            is_everybodys = isinstance(error, OSError) or (isinstance(error, sqlite3.Error) and is_busy(error))
+            if len(jobs) > 1 and not is_everybodys:
                 for job in jobs:
                     self._commit([job])
                 return

@@ -88,18 +88,19 @@ async def shown(folder: Path, view: Callable[[], Awaitable[View]]) -> AsyncItera
         finally:
             writer.close()
 
-    try:
-        server = await asyncio.start_unix_server(answer, sock=_socket(folder))
-    except (AttributeError, OSError) as error:  # without Unix sockets, asyncio has no such function
-        _log.warning("aiodicom status will not work: %s", getattr(error, "strerror", None) or error)
-        yield
-        return
-    try:
-        yield
-    finally:
-        server.close()
-        with suppress(OSError):
-            (folder / SOCKET).unlink()
+    with _address(folder) as address:  # until the end, when some versions of asyncio look there
+        try:
+            server = await asyncio.start_unix_server(answer, sock=_socket(folder, address))
+        except (AttributeError, OSError) as error:  # AttributeError where there are no Unix sockets
+            _log.warning("aiodicom status will not work: %s", getattr(error, "strerror", None) or error)
+            yield
+            return
+        try:
+            yield
+        finally:
+            server.close()
+            with suppress(OSError):
+                (folder / SOCKET).unlink()
 
 
 async def ask(folder: Path) -> View:
@@ -119,13 +120,12 @@ async def ask(folder: Path) -> View:
     return view
 
 
-def _socket(folder: Path) -> socket.socket:
+def _socket(folder: Path, address: str) -> socket.socket:
     with suppress(FileNotFoundError):
         (folder / SOCKET).unlink()
     unix = socket.socket(socket.AF_UNIX)
     try:
-        with _address(folder) as address:
-            unix.bind(address)
+        unix.bind(address)
         (folder / SOCKET).chmod(0o600)  # nobody can connect before it listens
     except BaseException:
         unix.close()
