@@ -12,7 +12,9 @@ from pydicom import Dataset, dcmread
 
 from aiodicom import AssociationAborted, DimseError, EncodedInstance, Outcome, RemoteAE, Retrieval
 from aiodicom.remote.retrieval import Way
-from tests.loopback import CT, data_set, instance_uid
+from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from bench.proxy import delaying
+from tests.loopback import CT, data_set, element, instance_uid, uid_value
 from tests.peers.conftest import StartArchive, StartPeer
 from tests.peers.orthanc import Orthanc
 from tests.peers.process import Peer, free_port
@@ -149,6 +151,63 @@ async def test_storescp_that_always_aborts_is_tried_some_times(storescp: StartPe
         outcomes = await remote.send(instances, retries=2, backoff=0.001).all()
     assert {outcome.attempts for outcome in outcomes} == {3}
     assert {type(outcome.error) for outcome in outcomes} == {AssociationAborted}
+
+
+# Far away, and left to find out what serves them.
+
+
+def whole_instance(number: int) -> EncodedInstance:
+    """A small instance with what an archive asks for."""
+    data = b"".join(
+        (
+            element(0x0008, 0x0016, uid_value(CT)),
+            element(0x0008, 0x0018, uid_value(instance_uid(number))),
+            element(0x0010, 0x0020, b"FAR1"),
+            element(0x0020, 0x000D, uid_value("1.2.826.0.1.3680043.10.954.1.1")),
+            element(0x0020, 0x000E, uid_value("1.2.826.0.1.3680043.10.954.1.2")),
+        )
+    )
+    return EncodedInstance(CT, instance_uid(number), IMPLICIT_VR_LITTLE_ENDIAN, data)
+
+
+async def send_far(peer: Peer, count: int) -> RemoteAE:
+    """Send so many instances over a long way; each has one outcome, and that is good."""
+    instances = [whole_instance(number) for number in range(count)]
+    async with (
+        delaying(peer.host, peer.port, round_trip=0.02) as proxy,
+        RemoteAE("127.0.0.1", proxy.port, ae_title=peer.ae_title, observers=()) as remote,
+    ):
+        outcomes = await remote.send(instances).all()
+    assert sorted(outcome.sop_instance_uid for outcome in outcomes) == sorted(map(instance_uid, range(count)))
+    assert [outcome for outcome in outcomes if not outcome.is_stored] == []
+    return remote
+
+
+async def test_far_storescp_with_a_process_for_each(storescp: StartPeer) -> None:
+    peer = await storescp("--fork")
+    remote = await send_far(peer, 200)
+    assert len(peer.received()) == 200
+    assert remote._pool.best.window == 1
+    assert remote._pool.best.associations > 1
+
+
+async def test_far_storescp_that_takes_one_association_at_a_time(storescp: StartPeer) -> None:
+    peer = await storescp()
+    remote = await send_far(peer, 100)  # it does not answer a second one as long as the first is there
+    assert len(peer.received()) == 100
+    assert remote._pool.best == (1, 1)
+
+
+async def test_far_orthanc(orthanc: Orthanc) -> None:
+    remote = await send_far(orthanc.peer, 200)
+    assert len(await orthanc.instances()) == 200
+    assert remote._pool.best.concurrency > 1
+
+
+async def test_far_pynetdicom(pynetdicom_scp: StartPeer) -> None:
+    peer = await pynetdicom_scp()
+    await send_far(peer, 60)
+    assert len(peer.received()) == 60
 
 
 # pynetdicom.
