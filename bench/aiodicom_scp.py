@@ -20,16 +20,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to keep instances; by default they are discarded")
     parser.add_argument("--tls", type=Path, help="the folder of the certificates, for a connection over TLS")
+    parser.add_argument("--operations", type=int, default=16, help="the widest operations window to agree to")
     parser.add_argument("port", type=int)
     arguments = parser.parse_args()
     allow_many_sockets()
     tls = tls_context(arguments.tls, ssl.Purpose.CLIENT_AUTH)
-    uvloop.run(serve(aiodicom.Listener(port=arguments.port, tls=tls), arguments.folder))
+    uvloop.run(serve(aiodicom.Listener(port=arguments.port, tls=tls), arguments.folder, arguments.operations))
 
 
-async def serve(listener: aiodicom.Listener, folder: Path | None) -> None:
+async def serve(listener: aiodicom.Listener, folder: Path | None, operations: int) -> None:
     """Answer C-ECHO and C-STORE."""
-    server = aiodicom.Server(listeners=[listener], maximum_associations=20_000, maximum_connections=20_000)
+    server = aiodicom.Server(
+        listeners=[listener],
+        maximum_associations=20_000,
+        maximum_connections=20_000,
+        maximum_operations=operations,
+    )
 
     @server.on_c_store
     async def keep(operation: aiodicom.Operation) -> None:

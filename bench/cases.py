@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import associations, queries, script, stores, tls
+from bench import associations, distance, queries, script, stores, tls
 from bench.case import Case, Scale
 
 
@@ -14,4 +14,5 @@ def all_cases(scale: Scale) -> tuple[Case, ...]:
         *queries.cases(scale),
         *tls.cases(scale),
         *script.cases(scale),
+        *distance.cases(scale),
     )

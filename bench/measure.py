@@ -10,8 +10,8 @@ from typing import Final
 
 from bench.case import MB, Case, Contender
 from bench.objects import Objects
-from bench.peers import Job, ServerKind
-from bench.processes import BenchError, Cores, Server, free_port, hold, run, serving
+from bench.peers import Job, ServerKind, python_command
+from bench.processes import LOOPBACK, BenchError, Cores, Server, free_port, hold, run, serving
 from bench.progress import Progress
 from bench.results import Outcome, Result, Sample
 
@@ -87,7 +87,22 @@ def _serving(kind: ServerKind, cores: Cores, folder: Path, holdings: Path | None
         if kind.fill is not None and holdings is not None:
             kind.fill(port, own, holdings)
             server.ready()
-        yield server
+        with _reached(server, kind.round_trip, cores):
+            yield server
+
+
+@contextmanager
+def _reached(server: Server, round_trip: float, cores: Cores) -> Iterator[None]:
+    """Let a server be as far away as it is to be: its port is that of a proxy meanwhile."""
+    if not round_trip:
+        yield
+        return
+    port = free_port()
+    folder = server.folder.parent / f"proxy-{port}"
+    command = python_command("proxy", port, LOOPBACK, server.port, "--delay", f"{round_trip / 2}s")
+    with serving(command, port, folder, cores.client):
+        server.port = port
+        yield
 
 
 def _holdings(job: Job, objects: Objects) -> Path:

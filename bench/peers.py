@@ -93,6 +93,7 @@ class ServerKind:
         held: counts the instances that an archive holds, of the folder to store in. What is stored to it stays, so that
             it starts empty for each run; without this, whatever is found in the folder is counted and removed.
         peer: whose it is.
+        round_trip: how far away it is, in seconds: above 0 it is reached through a proxy.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ServerKind:
     fill: Preparation | None = None
     held: Callable[[Path], int] | None = None
     peer: str = OURS
+    round_trip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,11 @@ def _words(name: str, *words: str) -> str:
 # Servers.
 
 
-def aiodicom_scp(*, keeps: bool = False, tls: bool = False) -> ServerKind:
-    """Return our SCP."""
-    return ServerKind("aiodicom", partial(_python_scp, "aiodicom_scp", (), tls, keeps), keeps=keeps)
+def aiodicom_scp(*, keeps: bool = False, tls: bool = False, operations: int | None = None) -> ServerKind:
+    """Return our SCP; `operations` is the widest operations window that it agrees to, where that is not the default."""
+    options = ("--operations", str(operations)) if operations else ()
+    name = _words("aiodicom", f"window of {operations}" if operations else "")
+    return ServerKind(name, partial(_python_scp, "aiodicom_scp", options, tls, keeps), keeps=keeps)
 
 
 def aiodicom_archive(*, keeps: bool = False) -> ServerKind:
