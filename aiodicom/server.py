@@ -116,7 +116,8 @@ class Server:
         maximum_connections: how many transport connections, those included that have not spoken yet.
         maximum_length: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8 §D.1).
         maximum_operations: how many operations a requestor may have outstanding, where it asks for more than one; 0 is no
-            limit (PS3.7 §D.3.3.3).
+            limit (PS3.7 §D.3.3.3). Each may have a handler at work and an instance in memory; a peer that is far away sends
+            up to three times as fast over one association with 64.
         timeouts: how long each wait may take.
         stop_timeout: how long `stop` lets operations run that have begun, in seconds.
         worker_threads: how many threads there are to write files and decode data sets in, and as many again for handlers
