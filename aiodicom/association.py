@@ -104,6 +104,38 @@ class Observer:
         """A PDU has arrived; of a P-DATA-TF, a part of a PDV, whose data is valid during this call alone."""
 
 
+class Audience:
+    """Observers, and those of their hooks for messages and PDUs that do something: to call the others would cost as much.
+
+    Args:
+        observers: who is told; one audience serves any number of associations.
+    """
+
+    __slots__ = ("_pdu_received", "_pdu_sent", "message_received", "message_sent", "observers")
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = tuple(observers)
+        self.message_sent = self._hooks("message_sent")
+        self.message_received = self._hooks("message_received")
+        self._pdu_sent = self._hooks("pdu_sent")
+        self._pdu_received = self._hooks("pdu_received")
+
+    def trace(self, connection: Connection) -> Callable[[bool, ControlPDU | PDV], None] | None:
+        """Return what tells of each PDU of a connection; None where nobody wants to know."""
+        if not (self._pdu_sent or self._pdu_received):
+            return None
+
+        def trace(sent: bool, pdu: ControlPDU | PDV) -> None:
+            for hook in self._pdu_sent if sent else self._pdu_received:
+                hook(connection, pdu)
+
+        return trace
+
+    def _hooks(self, name: str) -> tuple[Callable[..., None], ...]:
+        idle = getattr(Observer, name)
+        return tuple(getattr(each, name) for each in self.observers if getattr(type(each), name) is not idle)
+
+
 class Association:
     """An established association; safe to use from many tasks of its event loop.
 
@@ -122,7 +154,7 @@ class Association:
         is_requestor: bool,
         dispatch: Dispatch,
         timeouts: Timeouts,
-        observers: Sequence[Observer] = (),
+        audience: Audience,
         in_thread: InThread = in_any_thread,
     ) -> None:
         self.terms = terms
@@ -133,9 +165,7 @@ class Association:
         self._upper_layer = connection.upper_layer
         self._dispatch = dispatch
         self._timeouts = timeouts
-        self._observers = observers
-        self._sent_hooks = _hooks(observers, "message_sent")
-        self._received_hooks = _hooks(observers, "message_received")
+        self._audience = audience
         self._loop = asyncio.get_running_loop()
         self._assembler = Assembler(terms.contexts)
         self._error: AssociationError | None = None
@@ -145,7 +175,7 @@ class Association:
         self._invoker = Invoker(self._sender, self._window, terms.maximum_invoked, self._watch_by)
         self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
         self._intake: Intake | None = None  # of our C-GET
-        self._leaving: set[asyncio.Task[None]] = set()  # operations of ours that were abandoned
+        self._leaving: tuple[asyncio.Task[None], ...] = ()  # operations of ours that were abandoned
         # What the peer asks of us.
         self._incoming: IncomingDataSet | None = None  # the data set that is arriving
         self._performer = Performer(
@@ -160,7 +190,7 @@ class Association:
         self._quiet_since = self._loop.time()  # when the last operation ended, of either side
         self._unsent = 0  # what was written and not taken when the watch last looked
         connection.receiver = self
-        for observer in observers:
+        for observer in audience.observers:
             observer.association_opened(self)
         self._watch_period = min(timeouts.stall, timeouts.idle or math.inf)
         self._watch = self._loop.call_later(self._watch_period, self._watch_peer)
@@ -539,8 +569,11 @@ class Association:
             self._intake.leave()
         if self._error is None:
             task = self._loop.create_task(self.leave(responses))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._leaving += (task,)  # which an idle association has no set for
+            task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving = tuple(each for each in self._leaving if each is not task)
 
     # What an operation of the peer asks of us.
 
@@ -605,7 +638,7 @@ class Association:
 
     def _command_received(self, received: ReceivedCommand) -> None:
         command = received.command
-        for hook in self._received_hooks:
+        for hook in self._audience.message_received:
             hook(self, command)
         if isinstance(command, Response):
             self._response_received(command, received.has_data_set)
@@ -657,13 +690,13 @@ class Association:
             self._answer_release()
 
     def _tell_sent(self, command: Command) -> None:
-        for hook in self._sent_hooks:
+        for hook in self._audience.message_sent:
             hook(self, command)
 
     def _tell_failed(self, operation: Operation, error: Exception) -> None:
         is_consequence = self._peer_releases and isinstance(error, AssociationReleased)
         if self._error is None and not is_consequence:
-            for observer in self._observers:
+            for observer in self._audience.observers:
                 observer.operation_failed(self, operation, error)
 
     # The end.
@@ -703,7 +736,7 @@ class Association:
         self._invoker.end(error)
         self._sender.end(error)
         self._performer.end()
-        for observer in self._observers:
+        for observer in self._audience.observers:
             observer.association_closed(self, error)
 
     def _raise_if_over(self) -> None:
@@ -763,22 +796,3 @@ def _aborted_by_provider(event: ProviderAbort) -> AssociationAborted:
     if event.reason is None:
         return AssociationAborted(None)
     return AssociationAborted(2, event.reason, event.detail, by_peer=False)
-
-
-def trace_for(observers: Sequence[Observer], connection: Connection) -> Callable[[bool, ControlPDU | PDV], None] | None:
-    """Return what tells the observers of each PDU of a connection; None where none of them wants to know."""
-    sent_hooks, received_hooks = _hooks(observers, "pdu_sent"), _hooks(observers, "pdu_received")
-    if not (sent_hooks or received_hooks):
-        return None
-
-    def trace(sent: bool, pdu: ControlPDU | PDV) -> None:
-        for hook in sent_hooks if sent else received_hooks:
-            hook(connection, pdu)
-
-    return trace
-
-
-def _hooks(observers: Sequence[Observer], name: str) -> tuple[Callable[..., None], ...]:
-    """Return a hook of those observers that have one: to call those that do nothing costs as much as the rest."""
-    own = getattr(Observer, name)
-    return tuple(getattr(observer, name) for observer in observers if getattr(type(observer), name) is not own)

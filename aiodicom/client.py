@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from aiodicom.association import Association, Observer, trace_for
+from aiodicom.association import Association, Audience, Observer
 from aiodicom.errors import (
     AssociationAborted,
     AssociationRejected,
@@ -167,14 +167,15 @@ class AssociationRequest:
     async def _associate(self) -> Association:
         upper_layer = UpperLayer(maximum_length=self._maximum_length)
         connection = Connection(upper_layer, artim_timeout=self._timeouts.artim, send_timeout=self._timeouts.send)
-        upper_layer.trace = trace_for(self._observers, connection)
+        audience = Audience(self._observers)
+        upper_layer.trace = audience.trace(connection)
         establish = partial(
             Association,
             connection,
             is_requestor=True,
             dispatch=Dispatcher(()),
             timeouts=self._timeouts,
-            observers=self._observers,
+            audience=audience,
             in_thread=self._in_thread,
         )
         answer = _Answer(self._request, connection, establish)

@@ -231,6 +231,7 @@ class Operation:
         data_set: the data set of the request, as it arrives; empty where the request has none.
         exchange: the association, as far as an operation may use it.
         is_cancelled: whether the peer has sent a C-CANCEL for it (PS3.7 §9.3.2.3).
+        is_answered: whether its handler is done, and its final response on its way.
         failure: why its data set could not be saved, if that was tried and failed.
         last_response: the last response with a data set that was not the final one.
     """
@@ -243,6 +244,7 @@ class Operation:
         "data_set",
         "exchange",
         "failure",
+        "is_answered",
         "is_cancelled",
         "last_response",
         "peer",
@@ -263,6 +265,7 @@ class Operation:
         self.data_set = data_set
         self.exchange = exchange
         self.is_cancelled = False
+        self.is_answered = False
         self.failure: DimseError | None = None
         self.last_response: Response | None = None
         self._in_thread = in_thread

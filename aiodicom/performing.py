@@ -56,7 +56,6 @@ class Performer:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], Operation] = {}
-        self._answering: set[Operation] = set()  # those whose handler is done
         self._too_many = False
         self._is_over = False
 
@@ -115,10 +114,10 @@ class Performer:
 
     def _is_outstanding(self, operation: Operation, message_id: int) -> bool:
         # One that is being answered is not: the peer may have its answer before our task has ended.
-        return operation.command.message_id == message_id and operation not in self._answering
+        return operation.command.message_id == message_id and not operation.is_answered
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._answering.discard(self._running.pop(task))
+        del self._running[task]
         if self._too_many and len(self._running) <= self._maximum:
             self._too_many = False
             self._resume()
@@ -131,7 +130,7 @@ class Performer:
         conclusion = await self._conclusion_of(operation, dispatch) if status is None else Conclusion(status)
         if not 0 <= conclusion.status <= 0xFFFF:
             conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
-        self._answering.add(operation)
+        operation.is_answered = True
         try:
             operation.data_set.discard()
             if not operation.data_set.is_complete:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter
 
-from aiodicom.association import Association, Observer, trace_for
+from aiodicom.association import Association, Audience, Observer
 from aiodicom.dimse.commands import CEchoRQ
 from aiodicom.errors import (
     AssociationAborted,
@@ -165,6 +165,7 @@ class Server:
         self._roll = _Roll()
         self.workers = Workers(worker_threads)
         self._limiter: CapacityLimiter | None = None  # there is one when the event loop is known
+        self.audience = Audience((*self.observers, self._roll))
         self.dispatcher = self._dispatcher()
         self.is_stopping = False
         self._stopped: asyncio.Event | None = None
@@ -246,6 +247,7 @@ class Server:
         if self._servers:
             raise LocalProtocolError("the server is started already")
         self._limiter = CapacityLimiter(self.worker_threads)
+        self.audience = Audience((*self.observers, self._roll))
         self.dispatcher = self._dispatcher()  # `services` is a list that its owner may have changed
         self.is_stopping = False
         self._stopped = asyncio.Event()
@@ -324,11 +326,6 @@ class Server:
     # What its connections ask of it.
 
     @property
-    def association_observers(self) -> tuple[Observer, ...]:
-        """Whom associations tell what happens on them: the observers, and the server's own list."""
-        return (*self.observers, self._roll)
-
-    @property
     def counted_associations(self) -> int:
         """How many associations count against the limit: ours; those of other processes, too, where they share one."""
         return len(self._roll.associations)
@@ -392,7 +389,7 @@ class Server:
             return _Turned()
         upper_layer = UpperLayer(maximum_length=self.maximum_length)
         connection = Connection(upper_layer, artim_timeout=self.timeouts.artim, send_timeout=self.timeouts.send)
-        upper_layer.trace = trace_for(self.observers, connection)
+        upper_layer.trace = self.audience.trace(connection)
         acceptor = _Acceptor(self, connection)
         self._acceptors.add(acceptor)
         deadline = None
@@ -557,7 +554,7 @@ class _Acceptor:
             is_requestor=False,
             dispatch=server.dispatcher,
             timeouts=server.timeouts,
-            observers=server.association_observers,
+            audience=server.audience,
             in_thread=server.workers,
         )
 

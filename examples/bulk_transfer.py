@@ -17,7 +17,7 @@ async def transfer(peer: aiodicom.RemoteAE, folder: Path, report: Path) -> int:
     already = stored(report)
     left = [file for file in files if file.sop_instance_uid not in already]
     done, failed = len(files) - len(left), len(broken)
-    delivery = peer.send(left)
+    delivery = peer.send(left, associations=4)
     with report.open("a", encoding="utf-8", buffering=1) as lines:  # each is in the file as soon as it is written
         try:
             async with delivery:
@@ -50,8 +50,8 @@ def stored(report: Path) -> set[str]:
 
 
 async def main(host: str, port: str, ae_title: str, folder: str, report: str) -> int:
-    """Transfer over four associations, with eight instances in flight on each, if the peer agrees."""
-    async with aiodicom.RemoteAE(host, int(port), ae_title=ae_title, maximum_associations=4, window=8) as peer:
+    """Transfer over four associations, with as many instances in flight on each as help."""
+    async with aiodicom.RemoteAE(host, int(port), ae_title=ae_title) as peer:
         return await transfer(peer, Path(folder), Path(report))
 
 
