@@ -171,7 +171,7 @@ class Association:
         self._error: AssociationError | None = None
         # What we ask of the peer.
         self._sender = Sender(connection, terms.maximum_length, on_message=self._tell_sent, on_cut=self._abort)
-        self._window = ReceiveWindow(connection.pause_reading, connection.resume_reading)
+        self._window = ReceiveWindow(connection)
         self._invoker = Invoker(self._sender, self._window, terms.maximum_invoked, self._watch_by)
         self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
         self._intake: Intake | None = None  # of our C-GET
@@ -181,8 +181,7 @@ class Association:
         self._performer = Performer(
             self._sender,
             terms.maximum_performed,
-            pause=connection.pause_reading,
-            resume=connection.resume_reading,
+            inflow=connection,
             on_end=self._performed,
             on_failure=self._tell_failed,
         )
@@ -466,7 +465,7 @@ class Association:
     # Requests of ours.
 
     def _context_for(self, abstract_syntax: str) -> PresentationContext:
-        context = choose_context(self.terms.contexts_of.get(abstract_syntax, ()))
+        context = choose_context(self.terms.contexts_of(abstract_syntax))
         if context is None:
             items = (item for item in self.terms.proposed if item.abstract_syntax == abstract_syntax)
             raise NoAcceptedContext(abstract_syntax, None, proposed=[item.transfer_syntaxes for item in items])

@@ -25,6 +25,8 @@ class Turns:
         count: the window; 0 is no limit.
     """
 
+    __slots__ = ("_count", "_free", "_waiting")
+
     def __init__(self, count: int) -> None:
         self._count = self._free = count or 0xFFFF
         # Of most associations nobody ever waits for a turn, and an empty deque takes 760 bytes.
@@ -93,6 +95,8 @@ class Invoker:
         maximum: how many operations may be outstanding; 0 is no limit.
         on_deadline: told that a response is due earlier than any before.
     """
+
+    __slots__ = ("_error", "_last_message_id", "_loop", "_on_deadline", "_outstanding", "_sender", "_turns", "_window")
 
     def __init__(
         self, sender: Sender, window: ReceiveWindow, maximum: int, on_deadline: Callable[[float], None]

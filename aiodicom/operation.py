@@ -54,19 +54,27 @@ SMALL_IDENTIFIER: Final = 16 * 1024
 _UNABLE_TO_PROCESS: Final = 0xC000
 
 
+class Inflow(Protocol):
+    """Where the bytes of the peer come from, as far as they can be held up."""
+
+    def pause_reading(self) -> None:
+        """Let no more come."""
+
+    def resume_reading(self) -> None:
+        """Take one `pause_reading` back."""
+
+
 class ReceiveWindow:
     """The bytes of data sets that an association has received and nobody has taken yet: the bound of its memory.
 
     Args:
-        pause: called when there are too many.
-        resume: called when there is room again.
+        inflow: is paused when there are too many, until there is room again.
     """
 
-    __slots__ = ("_high", "_pause", "_paused", "_resume", "buffered")
+    __slots__ = ("_high", "_inflow", "_paused", "buffered")
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        self._pause = pause
-        self._resume = resume
+    def __init__(self, inflow: Inflow) -> None:
+        self._inflow = inflow
         self._paused = False
         self._high = HIGH_WATER
         self.buffered = 0
@@ -82,10 +90,10 @@ class ReceiveWindow:
         if self._paused:
             if self.buffered <= self._high // 2:
                 self._paused = False
-                self._resume()
+                self._inflow.resume_reading()
         elif self.buffered > self._high:
             self._paused = True
-            self._pause()
+            self._inflow.pause_reading()
 
     def set_bound(self, high: int) -> None:
         """Let so many bytes come before reading is paused; half of them must be left before it goes on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,7 @@ def choose_context(
 
 async def prepare(
     instance: Instance,
-    contexts_of: Mapping[str, Sequence[PresentationContext]],
+    contexts_of: Callable[[str], Sequence[PresentationContext]],
     proposed: Iterable[PresentationContextRQ],
     *,
     decompress: bool,
@@ -92,7 +92,7 @@ async def prepare(
 
     Args:
         instance: what is to be sent.
-        contexts_of: those accepted, by abstract syntax.
+        contexts_of: returns those accepted of an abstract syntax.
         proposed: those proposed, for the error.
         decompress: whether compressed pixel data may be decompressed.
         in_thread: runs what blocks.
@@ -114,7 +114,7 @@ async def prepare(
             encoded = _load(await in_thread(open_to_send, instance))
     else:
         encoded = await in_thread(encode_instance, instance)
-    accepted = contexts_of.get(encoded.sop_class_uid, ())
+    accepted = contexts_of(encoded.sop_class_uid)
     own = encoded.transfer_syntax
     context = choose_context(accepted, (own, *_substitutes(own, decompress)))
     if context is None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from aiodicom.dimse.commands import MAY_BE_PENDING, respond
 from aiodicom.dimse.status import CANCEL, DUPLICATE_INVOCATION, PROCESSING_FAILURE, SUCCESS
 from aiodicom.errors import AssociationError, DimseError, LocalProtocolError, OperationTimeout
-from aiodicom.operation import Conclusion, Operation
+from aiodicom.operation import Conclusion, Inflow, Operation
 from aiodicom.sending import Sender
 
 SPARE_OPERATIONS: Final = 16
@@ -32,26 +32,35 @@ class Performer:
     Args:
         sender: writes messages.
         maximum: how many operations the peer may have outstanding; 0 is no limit.
-        pause: stops reading from the peer.
-        resume: goes on.
+        inflow: is paused while the peer has too many open.
         on_end: called when an operation is over.
         on_failure: told of what a handler raised that was not meant as a status.
     """
+
+    __slots__ = (
+        "_inflow",
+        "_is_over",
+        "_loop",
+        "_maximum",
+        "_on_end",
+        "_on_failure",
+        "_running",
+        "_sender",
+        "_too_many",
+    )
 
     def __init__(
         self,
         sender: Sender,
         maximum: int,
         *,
-        pause: Callable[[], None],
-        resume: Callable[[], None],
+        inflow: Inflow,
         on_end: Callable[[], None],
         on_failure: Callable[[Operation, Exception], None],
     ) -> None:
         self._sender = sender
         self._maximum = maximum or 0xFFFF
-        self._pause = pause
-        self._resume = resume
+        self._inflow = inflow
         self._on_end = on_end
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
@@ -86,7 +95,7 @@ class Performer:
         task.add_done_callback(self._ended)
         if len(self._running) > self._maximum + SPARE_OPERATIONS and not self._too_many:
             self._too_many = True
-            self._pause()
+            self._inflow.pause_reading()
 
     def cancel(self, message_id: int) -> None:
         """C-CANCEL: cancel the handler of a C-FIND, C-GET or C-MOVE (PS3.7 §9.3.2.3).
@@ -120,7 +129,7 @@ class Performer:
         del self._running[task]
         if self._too_many and len(self._running) <= self._maximum:
             self._too_many = False
-            self._resume()
+            self._inflow.resume_reading()
         self._on_end()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})

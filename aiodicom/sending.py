@@ -30,6 +30,17 @@ class Sender:
         on_cut: told, in words, that a message was begun and cannot be ended: the association is to be aborted.
     """
 
+    __slots__ = (
+        "_awaiting_source",
+        "_connection",
+        "_error",
+        "_fragment_length",
+        "_last",
+        "_lock",
+        "_on_cut",
+        "_on_message",
+    )
+
     def __init__(
         self,
         connection: Connection,

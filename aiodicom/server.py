@@ -31,7 +31,16 @@ from aiodicom.nodes import Node
 from aiodicom.query import NO_OPTIONS, QUERY_RETRIEVE_CLASSES, QueryOptions
 from aiodicom.services.query import FindHandler, find_service
 from aiodicom.services.retrieve import Destinations, RetrieveHandler, get_service, move_service
-from aiodicom.terms import DEFAULT_WINDOW, Peer, Terms, Timeouts, announced_length, describe_peer, find_item
+from aiodicom.terms import (
+    DEFAULT_WINDOW,
+    NO_NEGOTIATION,
+    Peer,
+    Terms,
+    Timeouts,
+    announced_length,
+    describe_peer,
+    find_item,
+)
 from aiodicom.transport import MAXIMUM_LENGTH, Connection
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.items import (
@@ -392,21 +401,13 @@ class Server:
         upper_layer.trace = self.audience.trace(connection)
         acceptor = _Acceptor(self, connection)
         self._acceptors.add(acceptor)
-        deadline = None
         if handshake_timeout is not None:
-            # Of a TLS handshake that fails asyncio says nothing, so that its end is known by its deadline alone.
-            deadline = asyncio.get_running_loop().call_later(handshake_timeout, self._handshake_is_over, acceptor)
-        connection.on_closed = partial(self._forget, acceptor, deadline)
+            acceptor.watch_handshake(handshake_timeout)
         return connection
 
-    def _forget(self, acceptor: _Acceptor, deadline: asyncio.TimerHandle | None) -> None:
+    def forget(self, acceptor: _Acceptor) -> None:
+        """Count a connection no more."""
         self._acceptors.discard(acceptor)
-        if deadline is not None:
-            deadline.cancel()  # which would keep the association, and the buffers of its TLS, until then
-
-    def _handshake_is_over(self, acceptor: _Acceptor) -> None:
-        if not acceptor.is_connected:
-            self._acceptors.discard(acceptor)
 
 
 class _Roll(Observer):
@@ -425,6 +426,8 @@ class _Roll(Observer):
 class _Acceptor:
     """One transport connection of a server, and its association from the moment there is one."""
 
+    __slots__ = ("_association", "_connection", "_decision", "_handshake", "_is_told", "_peer", "_server")
+
     def __init__(self, server: Server, connection: Connection) -> None:
         self._server = server
         self._connection = connection
@@ -432,7 +435,22 @@ class _Acceptor:
         self._decision: asyncio.Task[None] | None = None
         self._peer: Peer | None = None
         self._is_told = False
+        self._handshake: asyncio.TimerHandle | None = None
         connection.receiver = self
+        connection.on_closed = self._closed
+
+    def watch_handshake(self, timeout: float) -> None:
+        """Forget the connection unless its TLS handshake is over in time: of one that fails asyncio says nothing."""
+        self._handshake = asyncio.get_running_loop().call_later(timeout, self._handshake_is_due)
+
+    def _handshake_is_due(self) -> None:
+        if not self.is_connected:
+            self._server.forget(self)
+
+    def _closed(self) -> None:
+        self._server.forget(self)
+        if self._handshake is not None:
+            self._handshake.cancel()  # which would keep the association, and the buffers of its TLS, until then
 
     async def finish(self, timeout: float) -> None:
         """End it: what is being performed may take `timeout` seconds more."""
@@ -549,7 +567,7 @@ class _Acceptor:
                 maximum_invoked=window.maximum_number_operations_performed,
                 maximum_performed=window.maximum_number_operations_invoked,
                 user_information=request.user_information,
-                options=options,
+                options=options or NO_NEGOTIATION,
             ),
             is_requestor=False,
             dispatch=server.dispatcher,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from aiodicom.query import QueryOptions
@@ -21,6 +21,8 @@ from aiodicom.upper_layer.pdu import AAssociateRQ
 from aiodicom.upper_layer.presentation import PresentationContext
 
 Item = TypeVar("Item", bound=UserInformationItem)
+
+NO_NEGOTIATION: Final[Mapping[str, QueryOptions]] = MappingProxyType({})
 
 DEFAULT_WINDOW: Final = AsynchronousOperationsWindow(1, 1)
 """What holds where no operations window was negotiated (PS3.7 §D.3.3.3)."""
@@ -83,7 +85,7 @@ class Timeouts:
     release: float = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What was negotiated for an association.
 
@@ -105,15 +107,18 @@ class Terms:
     maximum_invoked: int = 1
     maximum_performed: int = 1
     user_information: tuple[UserInformationItem, ...] = ()
-    options: Mapping[str, QueryOptions] = field(default_factory=dict)
+    options: Mapping[str, QueryOptions] = field(default_factory=lambda: NO_NEGOTIATION)
 
-    @cached_property
-    def contexts_of(self) -> Mapping[str, tuple[PresentationContext, ...]]:
-        """The accepted presentation contexts of each abstract syntax, in their order."""
-        grouped: dict[str, tuple[PresentationContext, ...]] = {}
-        for context in self.contexts.values():
-            grouped[context.abstract_syntax] = (*grouped.get(context.abstract_syntax, ()), context)
-        return grouped
+    _known: dict[str, tuple[PresentationContext, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def contexts_of(self, abstract_syntax: str) -> tuple[PresentationContext, ...]:
+        """Return the accepted presentation contexts of an abstract syntax, in their order."""
+        if (known := self._known.get(abstract_syntax)) is None:
+            known = tuple(each for each in self.contexts.values() if each.abstract_syntax == abstract_syntax)
+            self._known[abstract_syntax] = known
+        return known
 
 
 def find_item(items: Iterable[UserInformationItem], kind: type[Item]) -> Item | None:

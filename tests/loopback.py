@@ -53,6 +53,16 @@ def reject_pdu(result: int, source: int, reason: int) -> bytes:
     return bytes.fromhex("030000000004 00") + bytes((result, source, reason))
 
 
+class Unpaused:
+    """Nothing comes from there, so that it need not be paused."""
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
 # Instances.
 
 

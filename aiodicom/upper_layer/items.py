@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
+from sys import intern
 from typing import ClassVar, Final, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
@@ -81,7 +82,8 @@ def encode_uid(uid: str) -> bytes:
 
 def decode_uid(data: memoryview) -> str:
     """Decode a UID, less the NUL or space that some peers pad it with; any other byte is kept visible, as latin-1."""
-    return bytes(data).decode("latin-1").rstrip("\0 ")
+    # The same few come with every association, and stay as long as it does.
+    return intern(bytes(data).decode("latin-1").rstrip("\0 "))
 
 
 def _prefixed(data: bytes) -> bytes:

@@ -38,6 +38,7 @@ from tests.loopback import (
     ABORT_BY_USER,
     CANARY,
     CT,
+    Unpaused,
     command_pdu,
     element,
     raw_connection,
@@ -188,7 +189,7 @@ async def test_a_large_identifier_is_decoded_elsewhere() -> None:
     uids = "\\".join(f"1.2.826.0.1.3680043.10.954.{number}" for number in range(10_000))
     keys = encode_row({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uids}, IMPLICIT_VR_LITTLE_ENDIAN)
     keys += sequence(item(b"") * (MAXIMUM_IDENTIFIER_ELEMENTS - 10))
-    window = ReceiveWindow(lambda: None, lambda: None)
+    window = ReceiveWindow(Unpaused())
     data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, window)
     data_set.feed(keys, is_last=True)
     peer = Peer("SCU", "SCP", "SCU", None)
@@ -279,7 +280,7 @@ async def test_options_are_asked_for_and_granted_to_us() -> None:
 
 
 def test_an_operation_of_another_kind_has_no_identifier() -> None:
-    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(lambda: None, lambda: None), is_empty=True)
+    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(Unpaused()), is_empty=True)
     context = PresentationContext(1, STUDY_ROOT_FIND, IMPLICIT_VR_LITTLE_ENDIAN)
     operation = Operation(
         CFindRQ(message_id=1, affected_sop_class_uid=STUDY_ROOT_FIND), context, Peer("A", "B", "A", None), data_set

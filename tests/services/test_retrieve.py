@@ -48,6 +48,7 @@ from tests.loopback import (
     RELEASE_RQ,
     RawPeer,
     Recorder,
+    Unpaused,
     assert_alive,
     connect,
     ct_instance,
@@ -197,7 +198,7 @@ async def test_a_long_list_of_what_failed(syntax: str) -> None:
 
 
 def test_a_counter_ends_at_what_it_can_say() -> None:
-    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(lambda: None, lambda: None), is_empty=True)
+    data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(Unpaused()), is_empty=True)
     operation = Operation(None, None, None, data_set)  # type: ignore[arg-type]
     suboperations = retrieve._Suboperations(operation, 70_000, completed=65_536, failed=1, warning=1_000_000)
     assert suboperations._counters(with_remaining=True) == {
