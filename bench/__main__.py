@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,18 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench.case import Case
+from bench import crowd
+from bench.case import Case, Scale
 from bench.cases import all_cases
 from bench.measure import measure
 from bench.objects import Objects
 from bench.peers import PEERS, missing_peers
 from bench.pictures import write_pictures
-from bench.processes import Cores
+from bench.processes import MEMORY, Cores
 from bench.progress import Progress
 from bench.report import machine, markdown
 from bench.results import Report, UnknownFormat
 
-MEMORY: Final = Path("/dev/shm")  # a file system in memory: disks are not what is measured
+CROWD: Final = "crowd-"
+CROWDS: Final = {
+    f"{CROWD}{name}": (measured.__doc__ or "").partition("\n")[0] for name, measured in crowd.CASES.items()
+}
 ROUNDS: Final = 3
 ROUNDS_OF_QUICK: Final = 1
 
@@ -39,17 +44,22 @@ def main(words: Sequence[str] | None = None) -> None:
         except (OSError, UnknownFormat) as error:
             parser.error(f"{arguments.samples}: {error}")
     else:
-        cases = all_cases(lambda full, quick: quick if arguments.quick else full)
-        if unknown := set(arguments.only or ()) - {case.name for case in cases}:
+        scale: Scale = (lambda _full, quick: quick) if arguments.quick else (lambda full, _quick: full)
+        cases = all_cases(scale)
+        known = [*(case.name for case in cases), *CROWDS]
+        if unknown := set(arguments.only or ()) - set(known):
             parser.error(f"no such case: {', '.join(sorted(unknown))}; --list names them")
-        chosen = [case.beside(arguments.peers) for case in cases if not arguments.only or case.name in arguments.only]
+        names = arguments.only or known
+        chosen = [case.beside(arguments.peers) for case in cases if case.name in names]
         chosen = [case for case in chosen if case.contenders]
+        crowds = {name: words for name, words in CROWDS.items() if name in names}
         if arguments.list:
-            print("\n".join(f"{case.name:28} {case.title}" for case in chosen))
+            titles = {**{case.name: case.title for case in chosen}, **crowds}
+            print("\n".join(f"{name:28} {title}" for name, title in titles.items()))
             return
         rounds = arguments.rounds or (ROUNDS_OF_QUICK if arguments.quick else ROUNDS)
         command = shlex.join(["python", "-m", "bench", *words])
-        report = run(chosen, arguments.peers, rounds, arguments.cores, command)
+        report = run(chosen, tuple(crowds), scale, arguments.peers, rounds, arguments.cores, command)
     tables = markdown(report)
     print(tables)
     if arguments.markdown is not None:
@@ -60,23 +70,35 @@ def main(words: Sequence[str] | None = None) -> None:
         write_pictures(report, arguments.pictures)
 
 
-def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, cores: Cores, command: str) -> Report:
-    """Measure the cases one after the other, with progress on the standard error."""
-    progress = Progress(len(cases))
+def run(
+    cases: Sequence[Case],
+    crowds: Sequence[str],
+    scale: Scale,
+    peers: Sequence[str],
+    rounds: int,
+    cores: Cores,
+    command: str,
+) -> Report:
+    """Measure the cases one after the other, and then the crowds, with progress on the standard error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that no server is left behind
+    progress = Progress(len(cases) + len(crowds))
     missing = {name: words for name, words in missing_peers().items() if name in peers}
     for words in missing.values():
         progress.say(f"{words}: it takes no part")
-    results = []
+    results, rows = [], []
     with tempfile.TemporaryDirectory(prefix="aiodicom-bench-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
         objects = Objects(folder / "objects")
         for case in cases:
             progress.case(case.title)
             results.append(measure(case, rounds=rounds, cores=cores, objects=objects, folder=folder, progress=progress))
+        for name in crowds:
+            progress.case(CROWDS[name])
+            rows += crowd.measure(scale, cores, folder, only=[name.removeprefix(CROWD)], say=progress.say)
     seconds = progress.seconds
     progress.say(f"done; missing: {', '.join(missing) or 'nobody'}")
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Report(command, date, machine(cores), seconds, rounds, missing, results)
+    return Report(command, date, machine(cores), seconds, rounds, missing, results, tuple(rows))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,17 +18,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from select import select
 from typing import IO, Final
 
 from bench import proc
-from bench.__main__ import MEMORY
 from bench.case import KB, MB, Scale
 from bench.objects import Kind, Objects
 from bench.peers import PYTHON, Job, aiodicom_scu
-from bench.processes import BenchError, Command, Cores, Run, Server, free_port, run, serving
+from bench.processes import MEMORY, BenchError, Command, Cores, Run, Server, free_port, run, serving
+from bench.report import crowd_table
+from bench.results import Row
 
 SECONDS_FOR_A_CLIENT: Final = 180.0
 SECONDS_OF_SILENCE: Final = 2.0
@@ -36,25 +36,6 @@ SECONDS_OF_CALM: Final = 0.3
 SECONDS_OF_A_SLOW_ONE: Final = 60  # more than what is measured beside it takes
 MOST_SLOWER: Final = 0.05
 SLOW: Final = ("slow-store", "slow-find", "slow-get")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A figure.
-
-    Args:
-        case: of which case.
-        what: it says.
-        value: in words, with its unit.
-        target: in words; empty where there is none.
-        met: whether that was reached; None where there is none.
-    """
-
-    case: str
-    what: str
-    value: str
-    target: str = ""
-    met: bool | None = None
 
 
 class Place:
@@ -246,14 +227,6 @@ def measure(
     return rows
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Return them as a table."""
-    lines = ["| case | | measured | target | reached |", "| --- | --- | --- | --- | --- |"]
-    reached = {True: "yes", False: "**no**", None: ""}
-    lines += [f"| {row.case} | {row.what} | {row.value} | {row.target} | {reached[row.met]} |" for row in rows]
-    return "\n".join(lines)
-
-
 def _beside(
     case: str, what: str, alone: Sequence[float], crowded: Sequence[float], limit: float | None = None
 ) -> Iterator[Row]:
@@ -296,7 +269,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="aiodicom-crowd-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         scale = (lambda _full, quick: quick) if arguments.quick else (lambda full, _quick: full)
-        print(markdown(measure(scale, Cores(client, server), Path(name), only=arguments.only, say=say)))
+        rows = measure(scale, Cores(client, server), Path(name), only=arguments.only, say=say)
+        print("\n".join(crowd_table(rows)))
 
 
 if __name__ == "__main__":

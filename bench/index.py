@@ -26,8 +26,8 @@ from aiodicom.archive.index import open_index
 from aiodicom.archive.rebuilding import INDEX
 from aiodicom.services.matching import fold_name
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from bench.__main__ import MEMORY
 from bench.objects import NUMBER, Objects
+from bench.processes import MEMORY
 from bench.report import table
 
 AT_A_TIME: Final = 256  # instances that are being kept at once

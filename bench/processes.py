@@ -25,6 +25,7 @@ from typing import IO, Final
 from bench import proc
 
 LOOPBACK: Final = "127.0.0.1"
+MEMORY: Final = Path("/dev/shm")  # a file system in memory: disks are not what is measured
 # Below the ports that Linux gives to outgoing connections, so that no connection takes one before its listener does. The
 # odd ones are left to the destinations of C-MOVE.
 PORTS: Final = range(15_000, 32_000, 2)

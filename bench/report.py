@@ -13,7 +13,7 @@ from typing import Final
 
 from bench.case import KB, MB
 from bench.processes import Cores, PeerMissing, find
-from bench.results import Aim, Outcome, Report, Result
+from bench.results import Aim, Outcome, Report, Result, Row
 
 NOTHING: Final = "–"
 ALMOST: Final = 0.9995  # what three digits round up to 1
@@ -41,7 +41,18 @@ def markdown(report: Report) -> str:
             for aim in result.aims
         ),
     )
+    if report.crowds:
+        lines += ["", *crowd_table(report.crowds)]
     return "\n".join(lines) + "\n"
+
+
+def crowd_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of the crowds."""
+    reached = {True: "yes", False: "**no**", None: ""}
+    yield from table(
+        ("crowd", "", "measured", "target", "reached"),
+        ((row.case, row.what, row.value, row.target, reached[row.met]) for row in rows),
+    )
 
 
 def machine(cores: Cores) -> str:

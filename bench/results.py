@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bench.case import Case, Quantity
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The number of the form of the JSON file; a change that older files do not fit gets another."""
 
 
@@ -148,6 +148,25 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A figure of a crowd, which has more than a rate.
+
+    Args:
+        case: of which case.
+        what: it says.
+        value: in words, with its unit.
+        target: in words; empty where there is none.
+        met: whether that was reached; None where there is none.
+    """
+
+    case: str
+    what: str
+    value: str
+    target: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All results of a run.
 
@@ -159,6 +178,7 @@ class Report:
         rounds: how often each contender had its turn.
         missing: why a peer took no part, by its name.
         results: a case each.
+        crowds: what came of the crowds, see `bench.crowd`.
     """
 
     command: str
@@ -168,6 +188,7 @@ class Report:
     rounds: int
     missing: Mapping[str, str]
     results: Sequence[Result]
+    crowds: Sequence[Row] = ()
 
     def to_json(self) -> str:
         """Return everything, round by round, and with each aim what was reached of it."""
@@ -189,6 +210,7 @@ class Report:
             if encoded.pop("format") != FORMAT:
                 raise UnknownFormat("the samples are of another version: measure again")
             encoded["results"] = [_result(each) for each in encoded["results"]]
+            encoded["crowds"] = tuple(Row(**each) for each in encoded["crowds"])
             return cls(**encoded)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnknownFormat(f"these are no samples of this benchmark: {error!r}") from None

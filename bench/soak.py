@@ -33,10 +33,9 @@ import uvloop
 from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.shelf import INCOMING, SUFFIX
 from bench import proc
-from bench.__main__ import MEMORY
 from bench.case import MB
 from bench.client import allow_many_sockets
-from bench.processes import SECONDS_TO_STOP, free_port
+from bench.processes import MEMORY, SECONDS_TO_STOP, free_port
 from bench.soak_acts import Client, Crowd, Violation, retrieve
 from bench.soak_server import COUNT
 

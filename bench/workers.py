@@ -25,10 +25,9 @@ import uvloop
 import aiodicom
 from aiodicom.cli.view import ask
 from bench import proc
-from bench.__main__ import MEMORY
 from bench.aiodicom_scu import CT, encoded
 from bench.objects import Kind, Objects
-from bench.processes import LOOPBACK, free_port
+from bench.processes import LOOPBACK, MEMORY, free_port
 from bench.report import table
 
 ASSOCIATIONS: Final = 8
