@@ -14,6 +14,7 @@ import pytest
 from aiodicom.archive.index import Index, open_index
 from aiodicom.archive.writer import COMMITTED_AT_ONCE, GroupCommit, Job
 from aiodicom.errors import ArchiveError, DimseError
+from tests.loopback import SHORT
 
 
 class Note(Job):
@@ -159,9 +160,9 @@ async def test_without_the_folders_on_the_disk_nothing_is_committed(writing: Wri
     assert writing.numbers() == [3]
 
 
-async def test_another_process_that_holds_the_database(writing: Writing) -> None:
+async def test_another_process_that_holds_the_database(writing: Writing, monkeypatch: pytest.MonkeyPatch) -> None:
     await writing.note(1)
-    writing.writer._index.connection.execute("PRAGMA busy_timeout = 1")
+    monkeypatch.setattr("aiodicom.archive.index._TURN_TIMEOUT", SHORT)
     with closing(sqlite3.connect(writing.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         failures = await asyncio.gather(writing.note(2), writing.note(3), return_exceptions=True)
