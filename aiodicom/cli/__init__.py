@@ -96,7 +96,8 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 def _parser() -> Parser:
     """Return the parser of a command line that does not begin with a command: for help, and for errors."""
-    commands = "\n".join(f"  {name:<6} {command.help}" for name, command in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
     parser = Parser(
         "aiodicom",
         "aiodicom COMMAND [options] …",

@@ -27,6 +27,6 @@ def ensure_descriptors(needed: int) -> str:
     if soft in (resource.RLIM_INFINITY, wanted) and wanted >= needed:
         return ""
     return (
-        f"{needed:,} files and connections may be open at a time, and the system allows {wanted:,}: before it is started, "
+        f"it may need {needed:,} files and connections at a time, and the system allows {wanted:,}: before it is started, "
         f"type `ulimit -n {needed}` as root (or LimitNOFILE={needed} for systemd), or have fewer --max-associations"
     )

@@ -33,7 +33,7 @@ from aiodicom.cli.supervising import supervise
 from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.cli.words import amount
 
-HELP: Final = "be a small PACS: keep, find and retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
+HELP: Final = "be a small PACS: keep, find, retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
 Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come, with an
 index beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.

@@ -21,8 +21,9 @@ from aiodicom.cli.words import amount, printable, size
 HELP: Final = "show the associations and counters of a running aiodicom serve"
 NOTES: Final = """\
 FOLDER is the one that the server keeps its archive in (./archive). A table on a terminal; elsewhere
-a JSON object: workers, total, associations. Bytes are those of the network. Whoever runs the server
-may ask, and nobody else."""
+a JSON object: workers, total, associations. Instances are those whose C-STORE succeeded, also where
+they were there before; bytes are those of the network. Whoever runs the server may ask, and nobody
+else."""
 
 WORKERS: Final = ("WORKER", "PID", "SINCE", "RESTARTS", "OPEN", "ACCEPTED", "REJECTED", "ABORTED", "INSTANCES")
 ASSOCIATIONS: Final = ("CALLING", "CALLED", "FROM", "WORKER", "SINCE")

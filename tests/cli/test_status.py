@@ -127,5 +127,5 @@ async def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, work
     process.terminate()
     assert (await program.end()).exit_code == 0
     needed = descriptors_of(128)
-    assert f"{needed:,} files and connections may be open at a time, and the system allows 600: " in warning
+    assert f"it may need {needed:,} files and connections at a time, and the system allows 600: " in warning
     assert f"`ulimit -n {needed}`" in warning
