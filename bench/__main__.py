@@ -57,6 +57,9 @@ def main(words: Sequence[str] | None = None) -> None:
             titles = {**{case.name: case.title for case in chosen}, **crowds}
             print("\n".join(f"{name:28} {title}" for name, title in titles.items()))
             return
+        for path in (arguments.markdown, arguments.json):
+            if path is not None and not path.parent.is_dir():
+                parser.error(f"{path}: there is no folder {path.parent}")
         rounds = arguments.rounds or (ROUNDS_OF_QUICK if arguments.quick else ROUNDS)
         command = shlex.join(["python", "-m", "bench", *words])
         report = run(chosen, tuple(crowds), scale, arguments.peers, rounds, arguments.cores, command)
@@ -102,8 +105,11 @@ def run(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round and smaller counts: less than three minutes")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="aiodicom side by side with its peers: measures the cases, and prints the tables.",
+    )
+    parser.add_argument("--quick", action="store_true", help="one round and smaller counts: some four minutes")
     parser.add_argument("--only", nargs="+", metavar="CASE", help="these cases; `--list` names them")
     parser.add_argument(
         "--peers",
@@ -113,9 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PEER",
         help=f"aiodicom beside these and nobody else: {', '.join(PEERS)}; all by default, none without a name",
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_OF_QUICK} if --quick")
     parser.add_argument(
-        "--cores", type=_cores, default=_default_cores(), metavar="SCU,SCP", help="the processors that the ends run on"
+        "--rounds", type=_rounds, metavar="N", help=f"default: {ROUNDS}, or {ROUNDS_OF_QUICK} if --quick"
+    )
+    parser.add_argument(
+        "--cores",
+        type=_cores,
+        default=_default_cores(),
+        metavar="SCU,SCP",
+        help="the processors that the ends run on; default: the first and the last",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
@@ -127,8 +139,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _rounds(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{word} is less than one round")
+    return value
+
+
 def _cores(words: str) -> Cores:
     client, server = map(int, words.split(","))
+    usable = os.sched_getaffinity(0)
+    if missing := {client, server} - usable:
+        there = ", ".join(map(str, sorted(usable)))
+        raise argparse.ArgumentTypeError(
+            f"no such processor: {', '.join(map(str, sorted(missing)))}; there are {there}"
+        )
     return Cores(client, server)
 
 
@@ -138,4 +163,5 @@ def _default_cores() -> Cores:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     main()

@@ -255,11 +255,14 @@ def _python(module: str, *arguments: object) -> Command:
 def main() -> None:
     """Do what the command line asks for."""
     usable = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(prog="python -m bench.crowd", description="Crowds; see the docstring.")
+    parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="smaller counts")
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=[], help="these cases")
     parser.add_argument(
-        "--cores", default=f"{usable[0]},{usable[-1]}", metavar="SCU,SCP", help="processors (%(default)s)"
+        "--cores",
+        default=f"{usable[0]},{usable[-1]}",
+        metavar="SCU,SCP",
+        help="the processors that the ends run on (%(default)s)",
     )
     arguments = parser.parse_args()
     client, server = map(int, arguments.cores.split(","))

@@ -348,14 +348,26 @@ def main() -> None:
     """Carry connections until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m bench.proxy", description=__doc__.split("\n", 1)[0])
     parser.add_argument("listen_port", type=int, help="0 takes a free port, which is printed")
-    parser.add_argument("host")
-    parser.add_argument("port", type=int)
-    parser.add_argument("--delay", type=quantity, default=0.0, help="in each direction, half the round trip: 10ms")
-    parser.add_argument("--rate", type=quantity, default=math.inf, help="bytes a second in each direction: 12.5MB")
+    parser.add_argument("host", help="where it leads to")
+    parser.add_argument("port", type=int, help="likewise")
     parser.add_argument(
-        "--cut-after", type=quantity, default=math.inf, metavar="BYTES", help="cut each connection after so many: 1MB"
+        "--delay", type=quantity, default=0.0, help="in each direction, half the round trip, such as 10ms"
     )
-    uvloop.run(_serve(parser.parse_args()))
+    parser.add_argument(
+        "--rate", type=quantity, default=math.inf, help="bytes a second in each direction, such as 12.5MB"
+    )
+    parser.add_argument(
+        "--cut-after",
+        type=quantity,
+        default=math.inf,
+        metavar="BYTES",
+        help="cut each connection after so many, such as 1MB",
+    )
+    arguments = parser.parse_args()
+    try:
+        uvloop.run(_serve(arguments))
+    except OSError as error:
+        parser.exit(1, f"cannot listen on port {arguments.listen_port}: {error}\n")
 
 
 async def _serve(arguments: argparse.Namespace) -> None:

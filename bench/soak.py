@@ -323,14 +323,20 @@ def _amount(name: str, value: int) -> str:
     return f"{value / MB:.1f} MB" if name == "resident" else f"{value:,}"
 
 
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration")
+    return value
+
+
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak", description="Mixed load on an archive; see its docstring."
-    )
+    first, _, last = __doc__.strip().split("\n\n")
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=f"{first} {last}")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, help="how long the load lasts; default: 10")
-    length.add_argument("--seconds", type=float, help="the same, for a short one")
+    length.add_argument("--minutes", type=_duration, help="how long the load lasts, without the rests; default: 10")
+    length.add_argument("--seconds", type=_duration, help="the same, for a short one")
     parser.add_argument("--clients", type=int, default=200, help="how many work at once (%(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of what they do; default: any")
     parser.add_argument("--folder", type=Path, help="where the archive goes; by default a temporary one, in memory")
