@@ -29,6 +29,7 @@ CROWD: Final = "crowd-"
 CROWDS: Final = {
     f"{CROWD}{name}": (measured.__doc__ or "").partition("\n")[0] for name, measured in crowd.CASES.items()
 }
+LONG: Final = ("far-20-medium", "far-100-small", "far-100-medium", "crowd-storing", "crowd-slow")
 ROUNDS: Final = 3
 ROUNDS_OF_QUICK: Final = 1
 
@@ -49,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
         known = [*(case.name for case in cases), *CROWDS]
         if unknown := set(arguments.only or ()) - set(known):
             parser.error(f"no such case: {', '.join(sorted(unknown))}; --list names them")
-        names = arguments.only or known
+        names = arguments.only or [name for name in known if not (arguments.quick and name in LONG)]
         chosen = [case.beside(arguments.peers) for case in cases if case.name in names]
         chosen = [case for case in chosen if case.contenders]
         crowds = {name: words for name, words in CROWDS.items() if name in names}
@@ -109,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench",
         description="aiodicom side by side with its peers: measures the cases, and prints the tables.",
     )
-    parser.add_argument("--quick", action="store_true", help="one round and smaller counts: some four minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"one round and smaller counts, without {', '.join(LONG)} unless they are named: less than three minutes",
+    )
     parser.add_argument("--only", nargs="+", metavar="CASE", help="these cases; `--list` names them")
     parser.add_argument(
         "--peers",

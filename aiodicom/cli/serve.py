@@ -130,11 +130,14 @@ def invitation(options: Namespace, port: int) -> str:
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in _LOOPBACK else ""
     title, address = shlex.quote(options.aet), shlex.quote(str(peer))
     who = f"{amount(nodes, 'node')} may ask" if nodes else "once aiodicom nodes add NAME AET@HOST:PORT made you known"
+    status = f"aiodicom status {shlex.quote(str(options.storage))}"
+    workers = f"\n{options.workers} workers:   {status}" if options.workers > 1 else ""
     return (
         f"{options.aet} listens at {where}, and keeps what it receives in {options.storage} (Ctrl-C stops it{reach})\n"
         f"send to it:  aiodicom store {address} FILES\n"
         f"with DCMTK:  storescu -aec {title} {peer.host} {port} FILES\n"
         f"ask it:      aiodicom find {address} --level study   ({who})"
+        f"{workers}"
     )
 
 

@@ -34,8 +34,13 @@ DOES: Final = ("DOES",)
 def parse(arguments: Sequence[str]) -> Namespace:
     """Parse its command line."""
     parser = Parser("aiodicom status", "aiodicom status [FOLDER]", HELP, NOTES)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=Path("archive"), help="see below")
-    return parser.parse_args(arguments)
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="see below")
+    parser.add_argument(
+        "--storage", metavar="DIR", type=Path, default=Path("archive"), help="the same, as serve has it"
+    )
+    options = parser.parse_args(arguments)
+    options.folder = options.folder or options.storage
+    return options
 
 
 async def run(options: Namespace) -> ExitCode:
