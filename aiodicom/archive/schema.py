@@ -67,15 +67,17 @@ def create(connection: sqlite3.Connection, *, sync: bool = True, indexes: Iterab
         ArchiveError: the database is not an index of ours, or that of a newer version.
         sqlite3.Error: it cannot be read or written.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_there(connection):
+    if not _is_there(
+        connection
+    ):  # one that is there is opened without a turn to write, for which others may be waiting
+        connection.execute("BEGIN IMMEDIATE")
+        try:
             for statement in (*_statements(), *indexes):
                 connection.execute(statement)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
 

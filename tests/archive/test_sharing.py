@@ -129,6 +129,13 @@ async def test_a_series_that_another_one_emptied_is_made_again(tmp_path: Path) -
 # Turns.
 
 
+async def test_whoever_comes_needs_no_turn(tmp_path: Path) -> None:
+    async with sharing(tmp_path, 0):
+        with writing(tmp_path):
+            async with Archive(tmp_path, shared=True) as newcomer:
+                assert await instances_found(newcomer) == set()
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Somebody else writes in the index."""
