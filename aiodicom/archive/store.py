@@ -195,13 +195,14 @@ class Keeping(Job):
         if not is_new:
             kept = index.find(entry.sop_instance_uid)
             assert kept is not None
-            if not self._replace:
-                if os.path.exists(self._shelf.absolute(kept.path)):  # noqa: PTH110
-                    self.conflict = kept
-                    return
+            if not os.path.exists(self._shelf.absolute(kept.path)):  # noqa: PTH110
                 _log.warning("%s is missing from the archive; it came again, and is kept", kept.path)
-            self._second_name = self._shelf.second_name(kept.path)
-            self._replaced = kept.path
+            elif self._replace:
+                self._second_name = self._shelf.second_name(kept.path)
+                self._replaced = kept.path
+            else:
+                self.conflict = kept
+                return
         try:
             self._placed = self._shelf.place(self._file.path, entry.file.path)
             if not is_new or self._placed != entry.file.path:
@@ -227,9 +228,7 @@ class Keeping(Job):
             with suppress(OSError):
                 self._file.remove()
         if self.failure is None and self._placed is not None:
-            self._shelf.remove(self._second_name)
-            if self._replaced != self._placed:  # which it is where the file was missing
-                self._shelf.remove(self._replaced)
+            self._shelf.remove(self._second_name, self._replaced)
 
     def abandon(self) -> None:
         """Remove the temporary file of a conflict that nobody will resolve."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import IO, Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from aiodicom.archive import Archive, index, rebuild
 from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.shelf import INCOMING
+from aiodicom.archive.store import Keeping
 from aiodicom.errors import ArchiveError, DimseError
 from tests.archive.keeping import data_set_at, files, instance, keep, path_of, paths_in_index, query, uid
 from tests.archive.storing import pixels
@@ -115,6 +117,36 @@ async def test_of_several_that_replace_each_other_one_is_left(tmp_path: Path) ->
     assert data_set_at(tmp_path, 1) in [instance(PatientName=name).data for name in names]
     [path] = paths_in_index(tmp_path)
     assert files(tmp_path) == [path]
+
+
+async def test_what_takes_the_name_of_a_missing_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_kept, go_on, settle = Event(), Event(), Keeping.settle
+
+    def settle_late(job: Keeping) -> None:
+        if not is_kept.is_set():  # the first one
+            is_kept.set()
+            go_on.wait()
+        settle(job)
+
+    async with sharing(tmp_path, on_duplicate="replace") as [one, other]:
+        await one.add(instance())
+        await one.add(instance(PatientName="Doe^1"))
+        [path] = files_of(tmp_path)
+        path.unlink()
+        monkeypatch.setattr(Keeping, "settle", settle_late)
+        adding = asyncio.create_task(one.add(instance(PatientName="Doe^2")))
+        try:
+            await until(is_kept.is_set)
+            await other.add(instance(PatientName="Doe^3"))  # at the name that was missing
+        finally:
+            go_on.set()
+        await adding
+        assert files_of(tmp_path) == [path]
+    assert data_set_at(tmp_path, 1) == instance(PatientName="Doe^3").data
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.dcm"))
 
 
 async def test_a_series_that_another_one_emptied_is_made_again(tmp_path: Path) -> None:
