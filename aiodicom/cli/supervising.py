@@ -265,7 +265,7 @@ class _Worker:
             if self._stopped.is_set():
                 self.tell("stop")
             with suppress(ConnectionError):
-                while line := await reader.readline():
+                while (line := await reader.readline()).endswith(b"\n"):  # the last one is cut where it was killed
                     self._heard(json.loads(line))
             return await process.wait()
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -247,6 +248,17 @@ async def test_one_that_dies_again_and_again_ends_it_all(tmp_path: Path) -> None
         error = await server.program.error_with("error: worker 2 ended 5 times within 10 s, the last time by SIGKILL")
         assert error.endswith("; all of them are stopped\n")
         assert await stopped_by(server) == 69
+
+
+async def test_one_that_is_killed_in_the_middle_of_what_it_says(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\nprintf '[{' >&0\nkill -9 $$\n")
+    worker.chmod(0o755)
+    program = f"import sys; from aiodicom.cli import main; sys.executable = {str(worker)!r}; sys.exit(main())"
+    arguments = ("serve", "--workers", "2", "--port", "0", "--storage", str(tmp_path / "kept"))
+    done = await execute([sys.executable, "-c", program, *arguments])
+    assert done.exit_code == 69
+    assert f"ended {ATTEMPTS} times within 10 s, the last time by SIGKILL" in done.errors
 
 
 # What cannot be.
