@@ -54,7 +54,7 @@ async def run(options: Namespace) -> ExitCode:
         complain(f"{options.folder}: no permission to ask; whoever runs the server may")
         return ExitCode.CANNOT_USE_FOLDER
     except (OSError, ValueError) as error:
-        complain(f"{options.folder}: the server does not answer: {error or 'it takes too long'}")
+        complain(f"{options.folder}: the server does not answer: {str(error) or 'it takes too long'}")
         return ExitCode.NETWORK
     if sys.stdout.isatty():
         say("\n".join(_table(view)))

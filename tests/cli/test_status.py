@@ -7,11 +7,13 @@ import json
 import os
 import pty
 import resource
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from aiodicom.cli import status, view
 from aiodicom.cli.descriptors import ensure_descriptors
 from aiodicom.cli.serve import descriptors_of
 from aiodicom.cli.view import SOCKET
@@ -93,6 +95,18 @@ async def test_a_socket_that_a_dead_server_left(tmp_path: Path) -> None:
         assert (await run("status", server.storage)).exit_code == 60
         async with serving(tmp_path):
             assert (await run("status", server.storage)).exit_code == 0
+
+
+async def test_a_server_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(view, "DEADLINE", 0.1)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(SOCKET)
+        silent.listen()
+        assert await status.run(status.parse(["."])) == 60
+    assert capsys.readouterr().err == "error: .: the server does not answer: it takes too long\n"
 
 
 async def test_a_folder_of_a_long_name(tmp_path: Path) -> None:
