@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 try:
     import resource
 except ImportError:  # Windows has no such limit
@@ -20,13 +22,14 @@ def ensure_descriptors(needed: int) -> str:
     if resource is None:
         return ""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = needed if hard == resource.RLIM_INFINITY else hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    if soft in (resource.RLIM_INFINITY, wanted) and wanted >= needed:
+    if soft != resource.RLIM_INFINITY:
+        wanted = max(soft, needed) if hard == resource.RLIM_INFINITY else hard
+        with suppress(OSError, ValueError):  # some systems have a further limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return ""
     return (
-        f"it may need {needed:,} files and connections at a time, and the system allows {wanted:,}: before it is started, "
+        f"it may need {needed:,} files and connections at a time, and the system allows {soft:,}: before it is started, "
         f"type `ulimit -n {needed}` as root (or LimitNOFILE={needed} for systemd), or have fewer --max-associations"
     )

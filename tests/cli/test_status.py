@@ -129,6 +129,25 @@ async def test_a_soft_limit_is_raised() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.parametrize(("soft", "needed"), [(600, 600), (600, 601), (600, 500), (resource.RLIM_INFINITY, 600)])
+async def test_no_hard_limit(monkeypatch: pytest.MonkeyPatch, soft: int, needed: int) -> None:
+    limits = [(soft, resource.RLIM_INFINITY)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    assert ensure_descriptors(needed) == ""
+    assert limits[-1] == (soft if soft == resource.RLIM_INFINITY else max(soft, needed), resource.RLIM_INFINITY)
+
+
+async def test_a_limit_that_cannot_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert ensure_descriptors(256) == ""
+    assert "and the system allows 256: " in ensure_descriptors(257)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, workers: str) -> None:
     serve = [*PROGRAM, "serve", "--port", "0", "--storage", str(tmp_path / "kept"), "--workers", workers]
