@@ -18,7 +18,7 @@ import sys
 from argparse import Namespace
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from tempfile import TemporaryFile
 from typing import Any, Final
 
@@ -246,19 +246,13 @@ class _Worker:
         return {**own, **self._counters.of(self._row)}
 
     async def _live(self) -> int:
-        """Start a process, hear what it says, and return its exit code.
-
-        Raises:
-            WorkerFailed: none can be started.
-        """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = process = await self._started(theirs)
-            except OSError as error:
-                ours.close()
-                reason = f"worker {self.number} cannot be started: {error.strerror}; all of them are stopped"
-                raise WorkerFailed(reason, ExitCode.FAILURES) from error
+        """Start a process, hear what it says, and return its exit code."""
+        try:
+            process, ours = await self._started()
+        except OSError as error:  # such as too little memory for the moment
+            _log.error("worker %d cannot be started: %s", self.number, error.strerror)
+            return ExitCode.FAILURES
+        self._process = process
         self._since = now()
         try:
             reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_ANSWER)
@@ -279,15 +273,20 @@ class _Worker:
             self.is_listening.clear()
             self._heard([])
 
-    async def _started(self, told_by: socket.socket) -> Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "aiodicom.cli.worker", str(self._row), str(self._descriptor)),
-            *self._arguments,
-            stdin=told_by.fileno(),
-            pass_fds=(self._descriptor,),
-            start_new_session=True,  # Ctrl-C is for the supervisor
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+    async def _started(self) -> tuple[Process, socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs, ExitStack() as unless_it_works:
+            unless_it_works.callback(ours.close)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "aiodicom.cli.worker", str(self._row), str(self._descriptor)),
+                *self._arguments,
+                stdin=theirs.fileno(),
+                pass_fds=(self._descriptor,),
+                start_new_session=True,  # Ctrl-C is for the supervisor
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            unless_it_works.pop_all()
+        return process, ours
 
     def _heard(self, message: object) -> None:
         match message:

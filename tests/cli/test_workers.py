@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -23,7 +24,7 @@ from aiodicom.cli.view import SOCKET, ask
 from aiodicom.errors import DicomNetworkError
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.archive.keeping import data_set_at, files, instance, keep, paths_in_index, query
-from tests.cli.running import once, run, write_files
+from tests.cli.running import Running, once, run, write_files
 from tests.cli.test_serve import Serving, connected, serving
 from tests.loopback import CT, RawPeer, data_set, fragment_pdu, reject_pdu, request_pdu, store_pdu, until
 from tests.peers.process import execute, require
@@ -254,11 +255,39 @@ async def test_one_that_is_killed_in_the_middle_of_what_it_says(tmp_path: Path) 
     worker = tmp_path / "worker"
     worker.write_text("#!/bin/sh\nprintf '[{' >&0\nkill -9 $$\n")
     worker.chmod(0o755)
-    program = f"import sys; from aiodicom.cli import main; sys.executable = {str(worker)!r}; sys.exit(main())"
     arguments = ("serve", "--workers", "2", "--port", "0", "--storage", str(tmp_path / "kept"))
-    done = await execute([sys.executable, "-c", program, *arguments])
+    done = await execute([sys.executable, "-c", main_with(worker), *arguments])
     assert done.exit_code == 69
     assert f"ended {ATTEMPTS} times within 10 s, the last time by SIGKILL" in done.errors
+
+
+async def test_one_that_cannot_be_started_again_is_tried_again_while_the_others_go_on(tmp_path: Path) -> None:
+    python, away = tmp_path / "python", tmp_path / "away"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    arguments = ("serve", "--workers", "2", "--port", "0", "--storage", str(tmp_path / "kept"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", main_with(python), *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    server = Serving(Running(process), [], tmp_path / "kept", 0)
+    try:
+        assert "port" in await server.program.line()
+        pids = of_workers(await ask(server.storage), "pid")
+        python.rename(away)
+        os.kill(pids[0], signal.SIGKILL)
+        await server.program.error_with("worker 1 cannot be started: No such file or directory")
+        away.rename(python)
+        view = await status_when(server, open_again(1, pids[0]))
+        assert of_workers(view, "pid")[1] == pids[1]
+        assert await stopped_by(server, signal.SIGTERM) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+def main_with(executable: Path) -> str:
+    """A program that is ours, but for what runs its workers."""
+    return f"import sys; from aiodicom.cli import main; sys.executable = {str(executable)!r}; sys.exit(main())"
 
 
 # What cannot be.
