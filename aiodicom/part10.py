@@ -158,7 +158,7 @@ def find_instance(data: bytes, path: Path) -> InstanceFile:
     Raises:
         InvalidInstance: likewise.
     """
-    return _examine(lambda offset, _: data[offset:], data, len(data), path, _prove_end, MAXIMUM_DEPTH)
+    return _examine(lambda offset, size: data[offset : offset + size], data, len(data), path, _prove_end, MAXIMUM_DEPTH)
 
 
 def _examine(

@@ -25,7 +25,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from aiodicom.errors import InvalidInstance
-from aiodicom.part10 import check_data_set, file_meta, inflate, open_instance, valid_uid
+from aiodicom.part10 import check_data_set, file_meta, find_instance, inflate, open_instance, valid_uid
 from aiodicom.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -527,6 +527,14 @@ def test_the_tail_of_a_deflated_data_set_is_counted_across_reads(tmp_path: Path)
     data_set = deflated(random.Random(0).randbytes(150_000)) + bytes(70_000)
     with pytest.raises(InvalidInstance, match="70000 bytes follow the end"):
         open_instance(written(tmp_path / "x.dcm", data_set, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
+
+
+def test_a_deflated_file_that_was_read_whole_is_found_as_one_that_is_opened(tmp_path: Path) -> None:
+    data_set = deflated(CLASS_AND_INSTANCE + element(0x7FE00010, "OW", random.Random(0).randbytes(200_000)))
+    path = written(tmp_path / "x.dcm", data_set, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    assert find_instance(path.read_bytes(), path) == open_instance(path)
+    with pytest.raises(InvalidInstance, match=r"x\.dcm: truncated"):
+        find_instance(path.read_bytes()[:-1], path)
 
 
 def test_a_deflate_bomb_takes_no_memory(tmp_path: Path) -> None:
