@@ -80,7 +80,11 @@ class Carrier:
         assert self._group is not None
         assert self._work is not None
         self._workers += 1
-        self._group.create_task(self._work(first)).add_done_callback(self._ended)
+        self._group.create_task(self._run(self._work, first))
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        self._workers -= 1
+    async def _run(self, work: Work, first: Parcel | None) -> None:
+        # A callback of the task would come later, and all who look in between would see that there is one too many, and go.
+        try:
+            await work(first)
+        finally:
+            self._workers -= 1
