@@ -226,6 +226,9 @@ class _Answer:
         self._establish = establish
         connection.receiver = self
         self.association: asyncio.Future[Association] = asyncio.get_running_loop().create_future()
+        self.association.add_done_callback(
+            _look
+        )  # whoever gives up before it is there does not, and asyncio would say so
 
     def event_received(self, event: UpperLayerEvent) -> None:
         if self.association.done():
@@ -258,6 +261,11 @@ class _Answer:
         if not self.association.done():
             advice = "the peer closed instead of answering our request: is it a DICOM port, and does it know our host?"
             self.association.set_exception(AssociationAborted(None, 0, advice))
+
+
+def _look(answer: asyncio.Future[Association]) -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Terms:

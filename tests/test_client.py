@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import pytest
@@ -228,6 +229,31 @@ async def test_cancelled_while_the_answer_is_due() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_cancelled_at_any_moment_asyncio_has_nothing_to_say() -> None:
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context))
+
+    async def script(peer: RawPeer) -> None:
+        await peer.rest()
+
+    async with raw_server(script) as scp:
+        for rounds in range(12):
+            task = asyncio.create_task(_ask(scp))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+        await asyncio.sleep(SHORT)
+    gc.collect()
+    assert said == []
+
+
+async def _ask(scp: RawServer) -> None:
+    await reach(scp)
 
 
 @pytest.mark.parametrize(
