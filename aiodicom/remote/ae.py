@@ -317,7 +317,8 @@ class RemoteAE:
         and widens that up to 64, then opens further associations, each change as long as it gains 10 % or more; else it is
         taken back, and after a while (30 s, then longer) looked for again. What is sent next begins with what was found.
         So a long way to the peer costs little, and a peer that rejects a further association, does not answer it, or drops
-        one over which several instances are on their way, gets what it can take. A few instances never come to that.
+        one or is out of resources (0xA7xx) when several instances are on their way, gets what it can take. A few instances
+        never come to that.
 
         Instances are taken ahead of being sent, but never more than some hundred, so that there may be any number of them;
         a plain iterator is asked in a worker thread. Leaving the loop stops it: nothing more is begun, what is on its way

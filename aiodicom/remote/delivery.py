@@ -320,8 +320,8 @@ class Shipment:
         finally:
             self._bytes_sent += lease.bytes_sent
             lease.give_back()
-        if not (lease.association.is_open or self._is_stopping) and self._climb.lost(self._now()):
-            self._adjust()
+        if not lease.association.is_open:
+            self._retreat()
 
     async def _next(self, carrier: Carrier) -> Parcel | None:
         """Wait for an instance that needs another association; return None when there will be none."""
@@ -444,6 +444,8 @@ class Shipment:
                 self._report(parcel, error=error)
             return
         is_refused = response.status in _OUT_OF_RESOURCES or response.status == RESOURCE_LIMITATION
+        if is_refused:
+            self._retreat()
         if is_refused and parcel.is_repeatable and self._is_to_be_repeated(parcel):
             self._try_again(parcel, repr(response.status))
         else:
@@ -455,8 +457,17 @@ class Shipment:
         staying = sum(not carrier.is_leaving for carrier in self._carriers)
         in_effect = len(self._leases) == staying == self._climb.setting.associations
         is_enough = not self._is_drained or len(self._ready) > self._climb.setting.concurrency
-        if is_enough and self._climb.completed(self._now(), self.bytes_sent, in_effect=in_effect):
+        if (
+            is_enough
+            and not self._is_stopping
+            and self._climb.completed(self._now(), self.bytes_sent, in_effect=in_effect)
+        ):
             _log.debug("%s: %d associations with a window of %d", self._peer, *self._climb.setting)
+            self._adjust()
+
+    def _retreat(self) -> None:
+        """Take back what is on trial: it was too much for the peer."""
+        if not self._is_stopping and self._climb.too_much(self._now()):
             self._adjust()
 
     def _now(self) -> float:

@@ -74,7 +74,7 @@ class Climb:
         self._rates = (0.0, 0.0)  # of `kept`: instances and bytes a second
         self._step: Setting | None = None  # what is on trial
         self._failed: Counter[Setting] = Counter()
-        self._harmful: set[Setting] = set()  # what an association was lost over
+        self._harmful: set[Setting] = set()  # what was too much
         self._size = 0.0  # of an instance, on average
         self._tried_since = 0.0
         self._rest = FIRST_REST
@@ -116,8 +116,12 @@ class Climb:
         """Take note that there was nothing to send: what was measured tells nothing of the peer."""
         self._restart()
 
-    def lost(self, now: float) -> bool:
-        """Take note that an association was lost; return whether `setting` has changed: what is on trial is taken back."""
+    def too_much(self, now: float) -> bool:
+        """Take note that an association was lost, or an instance refused for want of resources.
+
+        Returns:
+            Whether `setting` has changed: what is on trial is taken back.
+        """
         if self._step is None:
             self._restart()
             return False

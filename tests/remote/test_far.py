@@ -139,6 +139,29 @@ async def test_a_peer_that_aborts_when_operations_overlap() -> None:
         assert remote._pool.best.associations > 1
 
 
+async def test_a_peer_that_is_out_of_resources_when_operations_overlap() -> None:
+    keeper = Keeper()
+    at_work = refused = 0
+
+    async def keep_one(operation: Operation) -> int:
+        nonlocal at_work, refused
+        at_work += 1
+        try:
+            await operation.read()
+            await asyncio.sleep(TINY)
+            if at_work > 1:
+                refused += 1
+                return 0xA700
+            return await keeper(operation)
+        finally:
+            at_work -= 1
+
+    async with serving(keep_one) as server, far_from(server) as (remote, _):
+        check(await remote.send(instances(300), backoff=TINY).all(), keeper, 300)
+        assert remote._pool.best == (1, 1)
+    assert 1 <= refused <= 8  # what was on its way when it was tried
+
+
 async def test_a_peer_that_rejects_a_second_association() -> None:
     keeper, recorder = Keeper(), Recorder()
     observed = serving(keeper, maximum_associations=1, maximum_operations=1, observers=(recorder,))

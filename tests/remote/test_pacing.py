@@ -118,7 +118,7 @@ def test_what_the_user_says_holds(least: Setting) -> None:
     sending = Sending(fixed, far)
     sending.send(1000)
     assert not fixed.refused(1, sending.now)
-    assert not fixed.lost(sending.now)
+    assert not fixed.too_much(sending.now)
     fixed.agreed(1)
     assert sending.used == [least]
     assert fixed.setting == least
@@ -168,10 +168,10 @@ def test_what_loses_an_association_is_taken_back_at_once() -> None:
         sending.send(1)
         if sending.climb.setting.window > 1:
             lost += 1
-            assert sending.climb.lost(sending.now)
+            assert sending.climb.too_much(sending.now)
     assert lost == 1
     assert sending.climb.kept == (4, 1)
-    assert not sending.climb.lost(sending.now)  # nothing is on trial
+    assert not sending.climb.too_much(sending.now)  # nothing is on trial
 
 
 def test_associations_that_do_not_come_are_done_without() -> None:
