@@ -125,7 +125,8 @@ def _panel(panel: Panel, result: Result) -> Block:
         value = outcome.median(panel.quantity) or 0.0
         ratio = ""
         if peer != OURS and ours and value:
-            ratio = f"{value / ours if panel.quantity != 'rate' else ours / value:.2g} ×"
+            ahead = value / ours if panel.quantity != "rate" else ours / value
+            ratio = f"{ahead:.0f} ×" if ahead >= 10 else f"{ahead:.2g} ×"
         scale = KB if panel.quantity == "memory_each" else 1
         colour = "both" if peer == OURS else "none"
         bars.append(Bar(NAMES.get(peer, peer), [value], _number(value / scale), colour, ratio))
