@@ -125,7 +125,7 @@ def idle(place: Place) -> Iterator[Row]:
 
 def storing(place: Place) -> Iterator[Row]:
     """Associations that store at once: whether each has its share, and what others notice."""
-    count, each, seconds = place.scale(1000, 300), place.scale(30, 40), place.scale(3, 1)
+    count, each, seconds = place.scale(1000, 300), 120, place.scale(2, 1)
     case = f"{count:,} associations storing {each} × 39 KB at once"
     folder = place.objects.folder(Kind.SMALL, each)
     with place.server() as server:
