@@ -256,7 +256,7 @@ def _made_even(data: bytes, transfer_syntax: str) -> bytes:
 
 
 class _FileChunks:
-    """The data set of a large file in chunks, each read in a worker thread while the one before is sent."""
+    """The data set of a large file in chunks, each read in a worker thread while those before may still go out."""
 
     def __init__(self, file: InstanceFile) -> None:
         self._file = file

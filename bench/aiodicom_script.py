@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import tempfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from pydicom import Dataset, dcmread
 import aiodicom
 from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from bench.aiodicom_scp import serve_until_terminated
 from bench.client import reported
 from bench.processes import LOOPBACK
 
@@ -52,10 +51,7 @@ async def serve(port: int, folder: Path, write: str | None, *, unlimited: bool) 
 
     service = aiodicom.storage_service(keep, [CT], [IMPLICIT_VR_LITTLE_ENDIAN])
     longest = 0 if unlimited else MAXIMUM_LENGTH
-    async with aiodicom.Server(port=port, services=[service], maximum_length=longest) as server:
-        serving = asyncio.ensure_future(server.serve_forever())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-        await asyncio.wait([serving])
+    await serve_until_terminated(aiodicom.Server(port=port, services=[service], maximum_length=longest))
 
 
 async def send(port: int, dataset: Dataset, count: int, *, apart: bool) -> None:
