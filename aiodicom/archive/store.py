@@ -228,7 +228,8 @@ class Keeping(Job):
             with suppress(OSError):
                 self._file.remove()
         if self.failure is None and self._placed is not None:
-            self._shelf.remove(self._second_name, self._replaced)
+            # In this order: after a crash in between, nothing would tell a file with one name from one that is kept.
+            self._shelf.remove(self._replaced, self._second_name)
 
     def abandon(self) -> None:
         """Remove the temporary file of a conflict that nobody will resolve."""

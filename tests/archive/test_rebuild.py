@@ -245,6 +245,25 @@ async def test_one_of_two_is_left_of_what_was_being_replaced(tmp_path: Path, whi
     assert data_set_at(tmp_path, 1) == instance(1, PatientName=kept).data
 
 
+@pytest.mark.parametrize("removed", range(4))
+async def test_a_kill_between_any_two_removals_leaves_no_file_of_what_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    await keep(tmp_path, instance(1))
+    unlink, left = os.unlink, iter(range(removed))
+
+    def unlink_unless_killed(path: str | Path) -> None:
+        if next(left, None) is not None:
+            unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink_unless_killed)
+        await keep(tmp_path, instance(1, PatientName="Other"), on_duplicate="replace")
+    await keep(tmp_path)
+    assert files(tmp_path) == paths_in_index(tmp_path)
+    assert data_set_at(tmp_path, 1) == instance(1, PatientName="Other").data
+
+
 async def test_the_only_file_of_an_instance_is_not_removed(tmp_path: Path) -> None:
     """The index is an older one, that knows the file of before."""
     await keep(tmp_path, instance(1))
