@@ -5,8 +5,11 @@ All of it is made of plain numbers and words, as JSON has them, and none of it i
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aiodicom.association import Association, Observer
@@ -32,18 +35,32 @@ class Counters:
 
     Args:
         rows: how many workers.
-        memory: `size(rows)` bytes, of zeros at first; if processes share it, each sees what the others count, and that
-            outlives them. By default it is this process's own.
+        descriptor: of a file that processes share: each sees what the others count, and that outlives them. By default the
+            numbers are this process's own.
     """
 
-    def __init__(self, rows: int = 1, memory: memoryview | None = None) -> None:
-        self._rows = rows
-        self._cells = (memoryview(bytearray(self.size(rows))) if memory is None else memory).cast("Q")
+    def __init__(self, rows: int = 1, descriptor: int | None = None) -> None:
+        size = rows * len(COUNTED) * _CELL
+        self._descriptor = descriptor
+        memory: bytearray | mmap.mmap = bytearray(size)
+        if descriptor is not None:
+            os.truncate(descriptor, size)
+            memory = mmap.mmap(descriptor, size)
+        self._cells = memoryview(memory).cast("Q")
 
-    @staticmethod
-    def size(rows: int) -> int:
-        """Return how many bytes so many rows take."""
-        return rows * len(COUNTED) * _CELL
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from what they do under this, too: deciding by a total, and then counting."""
+        if self._descriptor is None:
+            yield
+            return
+        import fcntl  # not on Windows, where no processes share a port
+
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def add(self, row: int, name: str, count: int) -> None:
         """Count, one of `COUNTED`."""

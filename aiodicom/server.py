@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
@@ -356,6 +356,16 @@ class Server:
         if not valid_ae_title(peer.calling_ae_title) or (known is not None and peer.calling_ae_title not in known):
             raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED)
 
+    @contextmanager
+    def admission(self, peer: Peer) -> Iterator[None]:
+        """Admit a peer: what is done within gives it its association, and none is given elsewhere meanwhile.
+
+        Raises:
+            AssociationRejected: it may not have one.
+        """
+        self.check(peer)
+        yield
+
     def window(self, offered: AsynchronousOperationsWindow) -> AsynchronousOperationsWindow:
         """Return the operations window to answer with: never more than was offered (PS3.7 §D.3.3.3)."""
         return AsynchronousOperationsWindow(
@@ -497,28 +507,30 @@ class _Acceptor:
         self._not_established(fault or AssociationAborted(None, 0, "before it was requested"))
 
     def _decide(self, request: AAssociateRQ, peer: Peer) -> None:
+        handler = self._server.associate_handler
         try:
-            self._server.check(peer)
+            if handler is None:
+                with self._server.admission(peer):
+                    self._accept(request, peer, None)
+            else:
+                self._server.check(peer)
+                self._decision = asyncio.get_running_loop().create_task(self._ask(handler, request, peer))
         except AssociationRejected as rejection:
             self._reject(rejection)
-            return
-        if self._server.associate_handler is None:
-            self._accept(request, peer, None)
-        else:
-            self._decision = asyncio.get_running_loop().create_task(
-                self._ask(self._server.associate_handler, request, peer)
-            )
 
     async def _ask(self, handler: AssociateHandler, request: AAssociateRQ, peer: Peer) -> None:
         try:
             response = await handler(peer)
-            self._server.check(peer)  # while the handler thought, others may have come
         except AssociationRejected as rejection:
             self._reject(rejection)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
             self._reject(AssociationRejected(*_NO_REASON_GIVEN), error)
         else:
-            self._accept(request, peer, response)
+            try:
+                with self._server.admission(peer):  # while the handler thought, others may have come
+                    self._accept(request, peer, response)
+            except AssociationRejected as rejection:
+                self._reject(rejection)
 
     def _reject(self, rejection: AssociationRejected, error: Exception | None = None) -> None:
         if self._connection.upper_layer.state is not State.STA3:
@@ -555,7 +567,6 @@ class _Acceptor:
         self._connection.upper_layer.accept(
             AAssociateAC(request.called_ae_title, request.calling_ae_title, negotiation.answers, tuple(information))
         )
-        self._connection.flush()
         self._association = Association(
             self._connection,
             Terms(
@@ -575,6 +586,7 @@ class _Acceptor:
             audience=server.audience,
             in_thread=server.workers,
         )
+        self._connection.flush()  # the peer hears of an association that is counted
 
     def _not_established(self, error: Exception) -> None:
         """Tell the observers why there is no association; once, and not of those that the server's own stop ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -42,11 +43,12 @@ async def test_what_happens_is_counted() -> None:
 
 
 async def test_others_see_what_is_counted_in_memory_that_is_shared() -> None:
-    memory = memoryview(bytearray(Counters.size(2)))
-    Counters(2, memory).add(0, "instances", 5)
-    Counters(2, memory).add(1, "instances", 2)
-    assert Counters(2, memory).total("instances") == 7
-    assert Counters(2, memory).of(1)["instances"] == 2
+    with TemporaryFile() as file:
+        one, other = Counters(2, file.fileno()), Counters(2, file.fileno())
+        one.add(0, "instances", 5)
+        other.add(1, "instances", 2)
+        assert one.total("instances") == 7
+        assert one.of(1)["instances"] == 2
 
 
 async def test_associations_are_told_of() -> None:

@@ -24,6 +24,7 @@ from aiodicom.dimse.status import Category
 from aiodicom.errors import ArchiveError
 from aiodicom.logs import LoggingObserver
 from aiodicom.server import Listener, Server
+from aiodicom.terms import Peer
 from aiodicom.uids import uid_name
 
 if TYPE_CHECKING:
@@ -114,6 +115,12 @@ class Pacs(Server):
     def counted_associations(self) -> int:
         """Those of all workers."""
         return self._counters.total("open")
+
+    @contextmanager
+    def admission(self, peer: Peer) -> Iterator[None]:
+        """Admit a peer while no other worker does."""
+        with self._counters.held(), super().admission(peer):
+            yield
 
 
 class _Diary(Observer):

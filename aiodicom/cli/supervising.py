@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import mmap
 import os
 import signal
 import socket
@@ -89,9 +88,7 @@ class _Crew:
         self._options = options
         self._placeholder = placeholder
         self._port = placeholder.port
-        size = Counters.size(options.workers)
-        os.truncate(descriptor, size)
-        self._counters = Counters(options.workers, memoryview(mmap.mmap(descriptor, size)))
+        self._counters = Counters(options.workers, descriptor)
         arguments = [*options.arguments, "--port", str(self._port)]
         self._workers = [_Worker(row, descriptor, arguments, self._counters) for row in range(options.workers)]
         self._since = now()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import mmap
 import os
 import socket
 import sys
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _run(row: int, descriptor: int, options: Namespace) -> ExitCode:
     start_logging(options, with_time=True, who=f"[{row + 1}]")
-    counters = Counters(options.workers, memoryview(mmap.mmap(descriptor, 0)))
+    counters = Counters(options.workers, descriptor)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=os.dup(sys.stdin.fileno())))
     try:
         async with opened_archive(options, shared=True) as archive:

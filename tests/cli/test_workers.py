@@ -98,6 +98,17 @@ async def test_the_limit_of_associations_is_one_for_all(tmp_path: Path) -> None:
     assert (view["total"]["accepted"], view["total"]["rejected"]) == (3, 5)
 
 
+async def test_no_more_are_admitted_where_many_ask_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--workers", "2", "--max-associations", "3") as server, AsyncExitStack() as stack:
+        peers = [RawPeer(*await asyncio.open_connection("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
+        for peer in peers:
+            stack.push_async_callback(peer.close)
+        for peer in peers:
+            peer.send(request_pdu())
+        answers = [await peer.pdu() for peer in peers]
+    assert sorted(answer[0] for answer in answers) == [2] * 3 + [3] * (CONNECTIONS - 3)
+
+
 async def answer_of(port: int) -> bytes:
     """The answer to an A-ASSOCIATE-RQ."""
     peer = RawPeer(*await asyncio.open_connection("127.0.0.1", port))
