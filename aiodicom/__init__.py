@@ -63,6 +63,7 @@ from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.storage import save_by_study
 from aiodicom.terms import Peer, Terms, Timeouts
+from aiodicom.tls import PeerCertificate
 from aiodicom.upper_layer.items import IdentityType, SOPClassExtendedNegotiation, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
 from aiodicom.version import __version__
@@ -120,6 +121,7 @@ __all__ = [
     "OperationTimeout",
     "Outcome",
     "Peer",
+    "PeerCertificate",
     "Plan",
     "PresentationContext",
     "Priority",

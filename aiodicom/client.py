@@ -237,7 +237,7 @@ class _Answer:
             case AAssociateAC():
                 try:
                     self.association.set_result(
-                        self._establish(_terms(self._request, event, self._connection.extra_info("peername")))
+                        self._establish(_terms(self._request, event, self._connection.extra_info))
                     )
                 except RemoteProtocolError as error:
                     self._connection.upper_layer.abort(error.source, error.reason)
@@ -268,7 +268,7 @@ def _look(answer: asyncio.Future[Association]) -> None:
         answer.exception()
 
 
-def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Terms:
+def _terms(request: AAssociateRQ, answer: AAssociateAC, extra_info: Callable[[str], object]) -> Terms:
     """Return what the acceptor agreed to.
 
     Raises:
@@ -286,7 +286,7 @@ def _terms(request: AAssociateRQ, answer: AAssociateAC, address: object) -> Term
         item.sop_class_uid: item for item in request.user_information if isinstance(item, SOPClassExtendedNegotiation)
     }
     return Terms(
-        peer=describe_peer(request, request.called_ae_title, address, answer.user_information),
+        peer=describe_peer(request, request.called_ae_title, extra_info, answer.user_information),
         contexts=contexts,
         proposed=request.presentation_contexts,
         maximum_length=announced_length(answer.user_information),

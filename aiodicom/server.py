@@ -490,7 +490,7 @@ class _Acceptor:
         match event:
             case AAssociateRQ():
                 self._peer = describe_peer(
-                    event, event.calling_ae_title, self._connection.extra_info("peername"), event.user_information
+                    event, event.calling_ae_title, self._connection.extra_info, event.user_information
                 )
                 self._decide(event, self._peer)
             case AAbort():

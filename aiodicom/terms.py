@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from aiodicom.query import QueryOptions
+from aiodicom.tls import PeerCertificate, certificate_of
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
@@ -40,6 +41,7 @@ class Peer:
         implementation_class_uid: which implementation it says to be; empty where it does not say.
         implementation_version_name: the same.
         identity: who the requestor says to be (PS3.7 §D.3.3.7); nothing of it is ever printed.
+        certificate: what it proved to be in the TLS handshake; None where it showed none, or there was none.
     """
 
     ae_title: str
@@ -49,6 +51,7 @@ class Peer:
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
     identity: UserIdentity | None = None
+    certificate: PeerCertificate | None = None
 
     def __str__(self) -> str:
         # repr() escapes what a hostile peer may have put into its AE title.
@@ -132,17 +135,23 @@ def announced_length(items: Iterable[UserInformationItem]) -> int:
     return item.maximum_length if item else 0
 
 
-def describe_peer(request: AAssociateRQ, ae_title: str, address: object, said: tuple[UserInformationItem, ...]) -> Peer:
+def describe_peer(
+    request: AAssociateRQ,
+    ae_title: str,
+    extra_info: Callable[[str], object],
+    said: tuple[UserInformationItem, ...],
+) -> Peer:
     """Return who is at the other end.
 
     Args:
         request: what the association began with.
         ae_title: of the two AE titles in it the peer's.
-        address: the peer's, as the transport knows it.
+        extra_info: what the transport knows by a name: see `Connection.extra_info`.
         said: the peer's user information.
     """
     implementation = find_item(said, ImplementationClassUID)
     version = find_item(said, ImplementationVersionName)
+    address = extra_info("peername")
     return Peer(
         ae_title,
         request.called_ae_title,
@@ -151,4 +160,5 @@ def describe_peer(request: AAssociateRQ, ae_title: str, address: object, said: t
         implementation.uid if implementation else "",
         version.name if version else "",
         find_item(request.user_information, UserIdentity),
+        certificate_of(extra_info("ssl_object")),
     )

@@ -22,6 +22,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
         {
             "transport",
             "terms",
+            "tls",
             "workers",
             "nodes",
             "operation",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import ssl
 import weakref
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 import trustme
@@ -15,6 +17,7 @@ from aiodicom import (
     ConnectionFailed,
     Listener,
     Operation,
+    PeerCertificate,
     Timeouts,
 )
 from tests.loopback import SHORT, assert_alive, connect, ct_instance, data_set, raw_connection, serving, until
@@ -74,6 +77,51 @@ async def test_both_ends_show_their_certificates(authority: trustme.CA) -> None:
         # In TLS 1.3 the client learns after its handshake that its certificate was missed.
         with pytest.raises(AssociationError):
             await connect(server, tls=without)
+
+
+async def test_each_end_knows_the_certificate_of_the_other(authority: trustme.CA) -> None:
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client_side = ssl.create_default_context()
+    for context in (server_side, client_side):
+        authority.configure_trust(context)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    shown = {
+        server_side: authority.issue_cert("PACS.example", "127.0.0.1", "::1", common_name="pacs"),
+        client_side: authority.issue_cert(common_name="a, b\nc"),
+    }
+    for context, leaf in shown.items():
+        leaf.configure_cert(context)
+    async with serving(listeners=[listener(server_side)]) as server, connect(server, tls=client_side) as association:
+        theirs = association.peer.certificate
+        [ours] = (each.peer.certificate for each in server.associations)
+    assert theirs is not None
+    assert ours is not None
+    assert theirs.names == ("pacs.example", "127.0.0.1", "::1")
+    assert ours.names == ("a, b\nc",)
+    assert ours.subject.endswith(r"CN=a\, b\u000ac")
+    for certificate, context in ((theirs, server_side), (ours, client_side)):
+        encoded = ssl.PEM_cert_to_DER_cert(shown[context].cert_chain_pems[0].bytes().decode())
+        assert certificate.is_verified
+        assert certificate.fingerprint == hashlib.sha256(encoded).hexdigest()
+        assert certificate.not_before is not None
+        assert certificate.not_after is not None
+        assert certificate.not_before < datetime.now(UTC) < certificate.not_after
+        assert str(certificate).splitlines() == [f"{certificate.subject} (SHA-256 {certificate.fingerprint})"]
+
+
+async def test_of_a_certificate_that_is_not_verified_nothing_is_believed(server_tls: ssl.SSLContext) -> None:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with serving(listeners=[listener(server_tls)]) as server, connect(server, tls=trusting) as association:
+        certificate = association.peer.certificate
+        [ours] = (each.peer.certificate for each in server.associations)
+    assert certificate == PeerCertificate(certificate.fingerprint if certificate else "")
+    assert ours is None  # we did not ask for one
+
+
+async def test_without_tls_there_is_no_certificate() -> None:
+    async with serving() as server, connect(server) as association:
+        assert association.peer.certificate is None
 
 
 async def test_an_unknown_authority_is_explained(server_tls: ssl.SSLContext) -> None:
