@@ -125,7 +125,7 @@ async def test_a_peer_that_agrees_to_a_window_and_answers_one_at_a_time() -> Non
 
     async with serving(keep_in_turn, maximum_operations=8) as server, far_from(server) as (remote, _):
         check(await remote.send(instances(200)).all(), keeper, 200)
-        assert remote._pool.best.concurrency <= 8  # what hides the round trip, and no more
+        assert remote._pool.best.window <= 8
 
 
 async def test_a_peer_that_aborts_when_operations_overlap() -> None:
