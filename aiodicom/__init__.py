@@ -42,6 +42,7 @@ from aiodicom.errors import (
     RemoteProtocolError,
 )
 from aiodicom.handlers import Service, storage_service
+from aiodicom.limits import Limits, Timeouts
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node, add_node, format_node, nodes_from_dcmqrscp, nodes_from_orthanc, read_nodes
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
@@ -62,7 +63,7 @@ from aiodicom.server import Listener, Server
 from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.storage import save_by_study
-from aiodicom.terms import Peer, Terms, Timeouts
+from aiodicom.terms import Peer, Terms
 from aiodicom.tls import PeerCertificate
 from aiodicom.upper_layer.items import IdentityType, SOPClassExtendedNegotiation, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
@@ -108,6 +109,7 @@ __all__ = [
     "Instances",
     "InvalidInstance",
     "Level",
+    "Limits",
     "Listener",
     "LocalProtocolError",
     "LoggingObserver",

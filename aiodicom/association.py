@@ -45,13 +45,14 @@ from aiodicom.errors import (
 )
 from aiodicom.inquiring import Inquiry, inquire
 from aiodicom.invoking import Invoker
+from aiodicom.limits import DEFAULT_LIMITS, Limits
 from aiodicom.operation import Conclusion, IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.outgoing import Instance, choose_context, prepare
 from aiodicom.performing import Dispatch, Performer, fields_of
 from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.scoped import Instances, Intake, Matches, Movement
 from aiodicom.sending import DataSetSource, Sender
-from aiodicom.terms import Peer, Terms, Timeouts
+from aiodicom.terms import Peer, Terms
 from aiodicom.transport import Connection
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, ControlPDU
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 
-MAXIMUM_RESPONSE_DATA_SET: Final = 1024 * 1024
+MAXIMUM_RESPONSE_DATA_SET: Final = DEFAULT_LIMITS.maximum_identifier
 """The longest data set of a response that is taken, in bytes."""
 
 MAXIMUM_FAILED_LIST: Final = 8 * 1024 * 1024
@@ -153,7 +154,7 @@ class Association:
         *,
         is_requestor: bool,
         dispatch: Dispatch,
-        timeouts: Timeouts,
+        limits: Limits,
         audience: Audience,
         in_thread: InThread = in_any_thread,
     ) -> None:
@@ -164,7 +165,7 @@ class Association:
         self._connection = connection
         self._upper_layer = connection.upper_layer
         self._dispatch = dispatch
-        self._timeouts = timeouts
+        self._limits = limits
         self._audience = audience
         self._loop = asyncio.get_running_loop()
         self._assembler = Assembler(terms.contexts)
@@ -191,7 +192,7 @@ class Association:
         connection.receiver = self
         for observer in audience.observers:
             observer.association_opened(self)
-        self._watch_period = min(timeouts.stall, timeouts.idle or math.inf)
+        self._watch_period = min(limits.stall, limits.idle or math.inf)
         self._watch = self._loop.call_later(self._watch_period, self._watch_peer)
 
     def __repr__(self) -> str:
@@ -416,15 +417,15 @@ class Association:
         try:
             for responses in self._invoker.scopes:
                 await self.leave(responses, AssociationReleased("the association was released"))
-            await self._sender.wait_until_quiet(self._timeouts.send)
+            await self._sender.wait_until_quiet(self._limits.send)
             if self._error is None and self._upper_layer.state is State.STA6:
                 self._upper_layer.release()
                 self._connection.flush()
-            async with asyncio.timeout(self._timeouts.release):
+            async with asyncio.timeout(self._limits.release):
                 await self._connection.wait_closed()
         except TimeoutError:
             self._abort("the peer did not answer our A-RELEASE-RQ")
-            raise OperationTimeout("release", self._timeouts.release, "the association was aborted") from None
+            raise OperationTimeout("release", self._limits.release, "the association was aborted") from None
         except asyncio.CancelledError:
             self._abort("we gave up waiting for the release")
             raise
@@ -489,7 +490,7 @@ class Association:
         data_set: DataSetSource | None = None,
     ) -> ResponseType:
         """Send a request, and return its only response."""
-        responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self._timeouts.response)
+        responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self._limits.response)
         try:
             response = (await responses.next()).response
         except BaseException:
@@ -516,7 +517,7 @@ class Association:
         self._raise_if_over()
         context = self._context_for(inquiry.sop_class_uid)
         encoded = encode_data_set(inquiry.identifier, context.transfer_syntax)
-        idle = self._timeouts.pending if idle_timeout is None else idle_timeout
+        idle = self._limits.pending if idle_timeout is None else idle_timeout
         return await self._invoker.begin(context.context_id, inquiry.make_request, encoded, idle=idle)
 
     async def ask_to_get(self, inquiry: Inquiry, idle_timeout: float | None, intake: Intake) -> Responses:
@@ -547,7 +548,7 @@ class Association:
         if self._error is not None:
             return
         try:
-            async with asyncio.timeout(self._timeouts.cancel):
+            async with asyncio.timeout(self._limits.cancel):
                 await self._invoker.cancel(responses, error)
         except TimeoutError:
             self._abort("the peer did not answer our C-CANCEL")
@@ -755,12 +756,12 @@ class Association:
             self._response_overdue()
             return
         if self._assembler.inside_message or self._upper_layer.inside_pdu:
-            words, limit = "the peer stopped in the middle of a message", self._timeouts.stall
+            words, limit = "the peer stopped in the middle of a message", self._limits.stall
             since = self._connection.last_received
         elif self._performer.is_busy or self._invoker.is_waiting:
             words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
-            words, limit = "the peer had nothing to say", self._timeouts.idle or math.inf
+            words, limit = "the peer had nothing to say", self._limits.idle or math.inf
             since = max(self._connection.last_received, self._quiet_since)
         if self._connection.is_held:
             since = now  # the silence is of our making

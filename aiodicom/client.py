@@ -19,11 +19,12 @@ from aiodicom.errors import (
     RemoteProtocolError,
 )
 from aiodicom.handlers import Dispatcher
+from aiodicom.limits import DEFAULT_LIMITS, Timeouts, limits_of
 from aiodicom.logs import LoggingObserver
 from aiodicom.planning import default_contexts
 from aiodicom.query import QUERY_RETRIEVE_CLASSES, QueryOptions, options_of
-from aiodicom.terms import DEFAULT_WINDOW, Terms, Timeouts, announced_length, describe_peer, find_item
-from aiodicom.transport import MAXIMUM_LENGTH, Connection
+from aiodicom.terms import DEFAULT_WINDOW, Terms, announced_length, describe_peer, find_item
+from aiodicom.transport import Connection
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
     ImplementationClassUID,
@@ -51,7 +52,7 @@ def associate(
     called_ae_title: str = "ANY-SCP",
     calling_ae_title: str = "AIODICOM",
     contexts: Sequence[ProposedContext | str] | None = None,
-    maximum_length: int = MAXIMUM_LENGTH,
+    maximum_length: int = DEFAULT_LIMITS.maximum_length,
     operations_window: tuple[int, int] | None = None,
     identity: UserIdentity | None = None,
     options: QueryOptions | None = None,
@@ -82,7 +83,7 @@ def associate(
         options: what to ask for in the contexts of Query/Retrieve and the worklist (PS3.4 §C.5.1.1); the terms of the
             association tell what was granted. Not offered unless given.
         user_information: further sub-items to send.
-        timeouts: how long each wait may take.
+        timeouts: how long each wait may take; may be `Limits`, too.
         tls: the context of a TLS connection; None is none.
         observers: hooks; by default one that logs. A sequence of none is silent.
         in_thread: runs what blocks, such as reading files and encoding data sets; by default in anyio's threads.
@@ -145,7 +146,7 @@ class AssociationRequest:
         self._port = port
         self._request = request
         self._maximum_length = maximum_length
-        self._timeouts = timeouts
+        self._limits = limits_of(timeouts)
         self._tls = tls
         self._observers = observers
         self._in_thread = in_thread
@@ -166,7 +167,7 @@ class AssociationRequest:
 
     async def _associate(self) -> Association:
         upper_layer = UpperLayer(maximum_length=self._maximum_length)
-        connection = Connection(upper_layer, artim_timeout=self._timeouts.artim, send_timeout=self._timeouts.send)
+        connection = Connection(upper_layer, self._limits)
         audience = Audience(self._observers)
         upper_layer.trace = audience.trace(connection)
         establish = partial(
@@ -174,7 +175,7 @@ class AssociationRequest:
             connection,
             is_requestor=True,
             dispatch=Dispatcher(()),
-            timeouts=self._timeouts,
+            limits=self._limits,
             audience=audience,
             in_thread=self._in_thread,
         )
@@ -183,11 +184,11 @@ class AssociationRequest:
         try:
             await self._connect(connection)
             try:
-                async with asyncio.timeout(self._timeouts.associate):
+                async with asyncio.timeout(self._limits.associate):
                     return await answer.association
             except TimeoutError:
                 advice = "the peer took the connection but did not answer our A-ASSOCIATE-RQ: is it a DICOM port?"
-                raise OperationTimeout("associate", self._timeouts.associate, advice) from None
+                raise OperationTimeout("associate", self._limits.associate, advice) from None
         except BaseException as error:
             upper_layer.abort()
             with suppress(RuntimeError):  # from uvloop, where we were cancelled the moment that it was connected
@@ -201,13 +202,13 @@ class AssociationRequest:
     async def _connect(self, connection: Connection) -> None:
         where = f"{self._host}:{self._port}"
         try:
-            async with asyncio.timeout(self._timeouts.connect):
+            async with asyncio.timeout(self._limits.connect):
                 await asyncio.get_running_loop().create_connection(
                     lambda: connection, self._host, self._port, ssl=self._tls
                 )
         except TimeoutError:
             advice = f"nothing at {where} answered: check the host, and the firewalls on the way"
-            raise OperationTimeout("connect", self._timeouts.connect, advice) from None
+            raise OperationTimeout("connect", self._limits.connect, advice) from None
         except ssl.SSLError as error:
             raise ConnectionFailed(f"no TLS connection to {where}: {error.reason or error}") from error
         except OSError as error:

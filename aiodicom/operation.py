@@ -21,6 +21,7 @@ from anyio import CancelScope, from_thread
 from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import CStoreRSP, Request, Response
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.outgoing import Instance
 from aiodicom.part10 import file_meta, valid_uid
 from aiodicom.partial import PartialFile
@@ -35,16 +36,16 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-HIGH_WATER: Final = 1024 * 1024
+HIGH_WATER: Final = DEFAULT_LIMITS.maximum_buffered
 """How many bytes of data sets an association buffers before it stops reading from the peer."""
 
 FILE_BATCH: Final = 1024 * 1024
 """How much of a data set is written to a file at once, in bytes."""
 
-MAXIMUM_IDENTIFIER: Final = 1024 * 1024
+MAXIMUM_IDENTIFIER: Final = DEFAULT_LIMITS.maximum_identifier
 """The longest identifier that is taken, in bytes."""
 
-MAXIMUM_IDENTIFIER_ELEMENTS: Final = 10_000
+MAXIMUM_IDENTIFIER_ELEMENTS: Final = DEFAULT_LIMITS.maximum_identifier_elements
 """How many elements and items an identifier may have, in its sequences, too."""
 
 SMALL_IDENTIFIER: Final = 16 * 1024

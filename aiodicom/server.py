@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
@@ -26,6 +26,7 @@ from aiodicom.errors import (
     LocalProtocolError,
 )
 from aiodicom.handlers import VERIFICATION_SERVICE, Dispatcher, Handler, Service, storage_service
+from aiodicom.limits import DEFAULT_LIMITS, Limits, Timeouts
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node
 from aiodicom.query import NO_OPTIONS, QUERY_RETRIEVE_CLASSES, QueryOptions
@@ -36,12 +37,11 @@ from aiodicom.terms import (
     NO_NEGOTIATION,
     Peer,
     Terms,
-    Timeouts,
     announced_length,
     describe_peer,
     find_item,
 )
-from aiodicom.transport import MAXIMUM_LENGTH, Connection
+from aiodicom.transport import Connection
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -121,14 +121,17 @@ class Server:
         services: what is offered, besides what the `on_…` decorators add.
         require_called_ae_title: reject who asks for another AE title than ours.
         calling_ae_titles: reject everybody else; None admits all. An AE title proves nothing about who has it.
-        maximum_associations: how many may be established at a time; beyond that they are rejected as transient.
-        maximum_connections: how many transport connections, those included that have not spoken yet.
-        maximum_length: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8 §D.1).
-        maximum_operations: how many operations a requestor may have outstanding, where it asks for more than one; 0 is no
-            limit (PS3.7 §D.3.3.3). Each may have a handler at work and an instance in memory; a peer that is far away sends
-            up to three times as fast over one association with 64.
-        timeouts: how long each wait may take.
-        stop_timeout: how long `stop` lets operations run that have begun, in seconds.
+        limits: how many may come in, how much is taken of them, how long each wait may take.
+        maximum_associations: that limit, if it is another one: how many may be established at a time; beyond that they are
+            rejected as transient.
+        maximum_connections: likewise: how many transport connections, those included that have not spoken yet.
+        maximum_length: likewise: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8
+            §D.1).
+        maximum_operations: likewise: how many operations a requestor may have outstanding, where it asks for more than one; 0
+            is no limit (PS3.7 §D.3.3.3). Each may have a handler at work and an instance in memory; a peer that is far away
+            sends up to three times as fast over one association with 64.
+        timeouts: likewise, all those that are waits.
+        stop_timeout: the limit `stop`: how long `stop()` lets operations run that have begun, in seconds.
         worker_threads: how many threads there are to write files and decode data sets in, and as many again for handlers
             that are plain functions.
         observers: hooks; by default one that logs.
@@ -144,12 +147,13 @@ class Server:
         services: Iterable[Service] = (),
         require_called_ae_title: bool = False,
         calling_ae_titles: Collection[str] | None = None,
-        maximum_associations: int = 128,
-        maximum_connections: int = 1024,
-        maximum_length: int = MAXIMUM_LENGTH,
-        maximum_operations: int = 16,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
-        stop_timeout: float = 10,
+        limits: Limits = DEFAULT_LIMITS,
+        maximum_associations: int | None = None,
+        maximum_connections: int | None = None,
+        maximum_length: int | None = None,
+        maximum_operations: int | None = None,
+        timeouts: Timeouts | None = None,
+        stop_timeout: float | None = None,
         worker_threads: int = 8,
         observers: Sequence[Observer] | None = None,
     ) -> None:
@@ -160,12 +164,17 @@ class Server:
         self.services = [VERIFICATION_SERVICE, *services]
         self.require_called_ae_title = require_called_ae_title
         self.calling_ae_titles = calling_ae_titles
-        self.maximum_associations = maximum_associations
-        self.maximum_connections = maximum_connections
-        self.maximum_length = maximum_length
-        self.maximum_operations = maximum_operations
-        self.timeouts = timeouts
-        self.stop_timeout = stop_timeout
+        changes = {} if timeouts is None else asdict(timeouts)
+        for name, value in (
+            ("maximum_associations", maximum_associations),
+            ("maximum_connections", maximum_connections),
+            ("maximum_length", maximum_length),
+            ("maximum_operations", maximum_operations),
+            ("stop", stop_timeout),
+        ):
+            if value is not None:
+                changes[name] = value
+        self.limits = limits.changed(**changes)
         self.worker_threads = worker_threads
         self.observers: tuple[Observer, ...] = (LoggingObserver(),) if observers is None else tuple(observers)
         self.associate_handler: AssociateHandler | None = None
@@ -268,13 +277,13 @@ class Server:
             raise
 
     async def stop(self) -> None:
-        """Stop in good order: no new associations, running operations may end within `stop_timeout`, the rest is aborted.
+        """Stop in good order: no new associations, running operations may end within `Limits.stop`, the rest is aborted.
 
         While operations end, new associations are rejected as transient: temporary congestion.
         """
         self.is_stopping = True
         with CancelScope(shield=True):
-            endings = [asyncio.create_task(acceptor.finish(self.stop_timeout)) for acceptor in self._acceptors]
+            endings = [asyncio.create_task(acceptor.finish(self.limits.stop)) for acceptor in self._acceptors]
             if endings:
                 await asyncio.wait(endings)
             servers = self._close_listeners()
@@ -347,7 +356,7 @@ class Server:
         """
         if self.is_stopping:
             raise AssociationRejected(*_TEMPORARY_CONGESTION)
-        if self.counted_associations >= self.maximum_associations:
+        if self.counted_associations >= self.limits.maximum_associations:
             raise AssociationRejected(*_LOCAL_LIMIT_EXCEEDED)
         called = peer.called_ae_title
         if not valid_ae_title(called) or (self.require_called_ae_title and called != self.ae_title):
@@ -369,14 +378,14 @@ class Server:
     def window(self, offered: AsynchronousOperationsWindow) -> AsynchronousOperationsWindow:
         """Return the operations window to answer with: never more than was offered (PS3.7 §D.3.3.3)."""
         return AsynchronousOperationsWindow(
-            _smaller(offered.maximum_number_operations_invoked, self.maximum_operations),
-            _smaller(offered.maximum_number_operations_performed, self.maximum_operations),
+            _smaller(offered.maximum_number_operations_invoked, self.limits.maximum_operations),
+            _smaller(offered.maximum_number_operations_performed, self.limits.maximum_operations),
         )
 
     # Its parts.
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
-        handshake_timeout = self.timeouts.connect if listener.tls else None
+        handshake_timeout = self.limits.handshake if listener.tls else None
         try:
             server = await asyncio.get_running_loop().create_server(
                 partial(self._connection, handshake_timeout=handshake_timeout),
@@ -404,10 +413,10 @@ class Server:
         return servers
 
     def _connection(self, *, handshake_timeout: float | None) -> asyncio.BaseProtocol:
-        if len(self._acceptors) >= self.maximum_connections:
+        if len(self._acceptors) >= self.limits.maximum_connections:
             return _Turned()
-        upper_layer = UpperLayer(maximum_length=self.maximum_length)
-        connection = Connection(upper_layer, artim_timeout=self.timeouts.artim, send_timeout=self.timeouts.send)
+        upper_layer = UpperLayer(maximum_length=self.limits.maximum_length)
+        connection = Connection(upper_layer, self.limits)
         upper_layer.trace = self.audience.trace(connection)
         acceptor = _Acceptor(self, connection)
         self._acceptors.add(acceptor)
@@ -548,7 +557,7 @@ class _Acceptor:
         offered = find_item(request.user_information, AsynchronousOperationsWindow)
         window = server.window(offered) if offered else DEFAULT_WINDOW
         information: list[UserInformationItem] = [
-            MaximumLength(server.maximum_length),
+            MaximumLength(server.limits.maximum_length),
             ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
             ImplementationVersionName(IMPLEMENTATION_VERSION_NAME),
             *negotiation.roles,
@@ -582,7 +591,7 @@ class _Acceptor:
             ),
             is_requestor=False,
             dispatch=server.dispatcher,
-            timeouts=server.timeouts,
+            limits=server.limits,
             audience=server.audience,
             in_thread=server.workers,
         )

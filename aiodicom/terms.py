@@ -1,4 +1,4 @@
-"""What an association is agreed on: with whom, in which contexts, for how long."""
+"""What an association is agreed on: with whom, in which contexts."""
 
 from __future__ import annotations
 
@@ -57,35 +57,6 @@ class Peer:
         # repr() escapes what a hostile peer may have put into its AE title.
         where = f"@{self.address[0]}:{self.address[1]}" if self.address else ""
         return f"{self.ae_title!r}{where}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """How long each wait may take, in seconds; None is for ever.
-
-    Args:
-        connect: for the transport connection, TLS included.
-        associate: for the answer to our A-ASSOCIATE-RQ.
-        artim: for the peer's complete A-ASSOCIATE-RQ (PS3.8 §9.1.5).
-        response: for the response to a request of ours that has but one.
-        pending: for the next response to a C-FIND, C-GET or C-MOVE of ours, unless that says otherwise.
-        cancel: for the end of an operation after our C-CANCEL.
-        send: for the peer to take anything of what we write.
-        stall: for the next bytes of a PDU or a message that has begun.
-        idle: for the next message of the peer, where nothing is being performed for it.
-        release: for the answer to our A-RELEASE-RQ.
-    """
-
-    connect: float = 10
-    associate: float = 15
-    artim: float = 10
-    response: float | None = 30
-    pending: float | None = 300
-    cancel: float = 5
-    send: float = 30
-    stall: float = 30
-    idle: float | None = 60
-    release: float = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

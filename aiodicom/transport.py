@@ -15,11 +15,9 @@ from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from aiodicom.errors import OperationTimeout
+from aiodicom.limits import Timeouts
 from aiodicom.upper_layer.provider import UpperLayer, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
-
-MAXIMUM_LENGTH: Final = 1024 * 1024
-"""The longest variable field of a P-DATA-TF that we take unless told otherwise, in bytes."""
 
 RECEIVE_BUFFER_SIZE: Final = 256 * 1024
 WRITE_BATCH: Final = 1024 * 1024
@@ -36,9 +34,6 @@ JOINED_WRITE: Final = 4096
 
 GATHERED_WRITE: Final = 64 * 1024
 """Up to this many bytes of small messages wait for each other, until the event loop comes round, to go out in one write."""
-
-CLOSE_TIMEOUT: Final = 5.0
-"""The length of ARTIM where it waits for the peer to close (Sta13), in seconds."""
 
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 
@@ -73,8 +68,8 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         upper_layer: the end of the association that it carries.
-        artim_timeout: the length of ARTIM where it waits for a complete A-ASSOCIATE-RQ (Sta2), in seconds.
-        send_timeout: how long a peer may take none of what we write, in seconds.
+        timeouts: `artim` and `close` are the lengths of ARTIM, in Sta2 and Sta13; `send` bounds how long a peer may take none
+            of what we write.
 
     Attributes:
         receiver: who gets the events; to be assigned before the connection is made, and whenever it changes.
@@ -88,10 +83,9 @@ class Connection(asyncio.BufferedProtocol):
 
     receiver: Receiver
 
-    def __init__(self, upper_layer: UpperLayer, *, artim_timeout: float, send_timeout: float) -> None:
+    def __init__(self, upper_layer: UpperLayer, timeouts: Timeouts) -> None:
         self.upper_layer = upper_layer
-        self.artim_timeout = artim_timeout
-        self.send_timeout = send_timeout
+        self.timeouts = timeouts
         self.on_closed: Callable[[], None] | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -229,17 +223,17 @@ class Connection(asyncio.BufferedProtocol):
         """Wait until the transport takes more.
 
         Raises:
-            OperationTimeout: the peer took nothing for `send_timeout` seconds.
+            OperationTimeout: the peer took nothing for so long as `send` says.
         """
         while self._resumed is not None:
             assert self._transport is not None
             waiting = self._transport.get_write_buffer_size()
             try:
-                async with asyncio.timeout(self.send_timeout):
+                async with asyncio.timeout(self.timeouts.send):
                     await self._resumed.wait()
             except TimeoutError:
                 if self._transport.get_write_buffer_size() >= waiting:
-                    raise OperationTimeout("send", self.send_timeout, "the peer has stopped reading") from None
+                    raise OperationTimeout("send", self.timeouts.send, "the peer has stopped reading") from None
 
     def pause_reading(self) -> None:
         """Let TCP hold the peer back, until `resume_reading` was called as often as this."""
@@ -259,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None and self._cut_off is None and not self.is_closed:
             self._let_go_of_socket()  # uvloop says no more of a connection whose maker was cancelled
             self._transport.close()
-            self._cut_off = self._loop.call_later(CLOSE_TIMEOUT, self.cut)
+            self._cut_off = self._loop.call_later(self.timeouts.close, self.cut)
 
     def cut(self) -> None:
         """Close the transport connection at once; what was not yet written is lost."""
@@ -303,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         waits_for_close = self.upper_layer.state is State.STA13
         self._artim = self._loop.call_later(
-            CLOSE_TIMEOUT if waits_for_close else self.artim_timeout, self._artim_expired
+            self.timeouts.close if waits_for_close else self.timeouts.artim, self._artim_expired
         )
         if waits_for_close and self._transport is not None:
             # Nothing follows our last PDU. To say so lets the peer close first; to close first ourselves, with bytes of

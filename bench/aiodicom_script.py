@@ -10,7 +10,7 @@ import uvloop
 from pydicom import Dataset, dcmread
 
 import aiodicom
-from aiodicom.transport import MAXIMUM_LENGTH
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from bench.aiodicom_scp import serve_until_terminated
 from bench.client import reported
@@ -50,7 +50,7 @@ async def serve(port: int, folder: Path, write: str | None, *, unlimited: bool) 
             (await operation.save(folder)).unlink()
 
     service = aiodicom.storage_service(keep, [CT], [IMPLICIT_VR_LITTLE_ENDIAN])
-    longest = 0 if unlimited else MAXIMUM_LENGTH
+    longest = 0 if unlimited else DEFAULT_LIMITS.maximum_length
     await serve_until_terminated(aiodicom.Server(port=port, services=[service], maximum_length=longest))
 
 

@@ -15,7 +15,7 @@ PACKAGE: Final = "aiodicom"
 # The modules and packages directly in aiodicom/, from the ground up. Each imports from the lines above its own, and
 # from its own line where that makes no circle.
 FLOORS: Final[tuple[frozenset[str], ...]] = (
-    frozenset({"errors", "version", "uids"}),
+    frozenset({"errors", "version", "uids", "limits"}),
     frozenset({"upper_layer"}),
     frozenset({"dimse", "part10", "sequences", "dataset", "partial", "rows"}),
     frozenset(

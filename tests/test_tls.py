@@ -172,7 +172,7 @@ async def test_an_association_over_tls_that_is_over_is_not_kept(
 async def test_a_failed_handshake_leaves_nothing_behind(server_tls: ssl.SSLContext) -> None:
     """With room for one connection, the next can only come where the one before was forgotten."""
     listeners = [Listener(port=0), listener(server_tls)]
-    async with serving(listeners=listeners, timeouts=Timeouts(connect=SHORT), maximum_connections=1) as server:
+    async with serving(listeners=listeners, timeouts=Timeouts(handshake=SHORT), maximum_connections=1) as server:
         for _ in range(2):
             async with raw_connection(server, server.addresses[1][1]) as peer:
                 peer.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -182,14 +182,14 @@ async def test_a_failed_handshake_leaves_nothing_behind(server_tls: ssl.SSLConte
 
 
 async def test_a_client_that_is_silent_in_the_handshake_is_closed(server_tls: ssl.SSLContext) -> None:
-    timeouts = Timeouts(connect=SHORT)
+    timeouts = Timeouts(handshake=SHORT)
     async with serving(listeners=[listener(server_tls)], timeouts=timeouts) as server, raw_connection(server) as peer:
         assert await peer.rest() == b""
 
 
 async def test_a_server_does_not_wait_for_a_handshake_to_stop(server_tls: ssl.SSLContext) -> None:
     listeners = [Listener(port=0), listener(server_tls)]
-    timeouts = Timeouts(connect=1)
+    timeouts = Timeouts(handshake=1)
     async with (
         serving(listeners=listeners, timeouts=timeouts) as server,
         raw_connection(server, server.addresses[1][1]) as peer,

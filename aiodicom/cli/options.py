@@ -19,9 +19,9 @@ from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.peer import parse_peer
 from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.errors import LocalProtocolError
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.logs import LoggingObserver
 from aiodicom.query import QueryOptions
-from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.upper_layer.pdu import valid_ae_title
 from aiodicom.upper_layer.presentation import ProposedContext
 
@@ -123,7 +123,7 @@ def add_maximum_length(parser: Parser) -> None:
         dest="maximum_length",
         metavar="BYTES",
         type=whole_number(0, 0xFFFFFFFF),
-        default=MAXIMUM_LENGTH,
+        default=DEFAULT_LIMITS.maximum_length,
         help="the longest P-DATA that we take, 0 for any (%(default)s)",
     )
 

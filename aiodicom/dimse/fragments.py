@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 from aiodicom.dimse.codec import decode_command
 from aiodicom.dimse.commands import Command
 from aiodicom.errors import RemoteProtocolError
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.upper_layer.items import INVALID_PARAMETER_VALUE
 from aiodicom.upper_layer.pdu import PDV
 
-MAXIMUM_COMMAND_SET: Final = 64 * 1024
+MAXIMUM_COMMAND_SET: Final = DEFAULT_LIMITS.maximum_command_set
 """The longest command set that is taken, in bytes."""
 
 UNEXPECTED_PARAMETER: Final = 5

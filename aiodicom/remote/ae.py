@@ -14,6 +14,7 @@ from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.dimse.commands import CEchoRSP, Priority
 from aiodicom.errors import AssociationAborted, AssociationReleased, LocalProtocolError
 from aiodicom.inquiring import inquire
+from aiodicom.limits import DEFAULT_LIMITS, Timeouts
 from aiodicom.nodes import Node, format_address
 from aiodicom.planning import default_contexts
 from aiodicom.query import QueryOptions
@@ -25,8 +26,6 @@ from aiodicom.remote.reception import Landing
 from aiodicom.remote.retrieval import Arrivals, Retrieval, Retriever, Way, begin, find
 from aiodicom.scoped import Instances, Matches, Movement
 from aiodicom.server import Server
-from aiodicom.terms import Timeouts
-from aiodicom.transport import MAXIMUM_LENGTH
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.items import UserIdentity
 from aiodicom.upper_layer.presentation import ProposedContext
@@ -90,7 +89,7 @@ class RemoteAE:
         listener: Server | None = None,
         listen_host: str = "127.0.0.1",
         listen_port: int | None = None,
-        maximum_length: int = MAXIMUM_LENGTH,
+        maximum_length: int = DEFAULT_LIMITS.maximum_length,
         identity: UserIdentity | None = None,
         options: QueryOptions | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,

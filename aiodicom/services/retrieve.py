@@ -33,6 +33,7 @@ from aiodicom.errors import (
     OperationTimeout,
 )
 from aiodicom.handlers import Service
+from aiodicom.limits import Timeouts
 from aiodicom.logs import described
 from aiodicom.nodes import Node
 from aiodicom.operation import Conclusion, Operation
@@ -42,7 +43,6 @@ from aiodicom.planning import plan_associations
 from aiodicom.query import MODELS, NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
 from aiodicom.services.query import called
-from aiodicom.terms import Timeouts
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
 from aiodicom.workers import in_any_thread

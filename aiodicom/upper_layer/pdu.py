@@ -14,6 +14,7 @@ from struct import Struct
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.uids import APPLICATION_CONTEXT_NAME
 from aiodicom.upper_layer.items import (
     PresentationContextAC,
@@ -30,11 +31,11 @@ from aiodicom.upper_layer.items import (
 UNRECOGNIZED_PDU: Final = 1
 """The A-ABORT reason for a PDU type that does not exist (PS3.8 Table 9-26)."""
 
-MAXIMUM_ASSOCIATE_LENGTH: Final = 256 * 1024
+MAXIMUM_ASSOCIATE_LENGTH: Final = DEFAULT_LIMITS.maximum_associate_pdu
 """No A-ASSOCIATE-RQ or -AC needs more: 128 contexts of 45 transfer syntaxes each are 158 KB."""
 
 TINY_PDV: Final = 64
-MAXIMUM_TINY_PDVS: Final = 1024
+MAXIMUM_TINY_PDVS: Final = DEFAULT_LIMITS.maximum_tiny_pdvs
 """How many fragments in a row may be shorter than `TINY_PDV` bytes, so that a peer cannot keep us busy with nothing."""
 
 _HEADER: Final = Struct(">BxI")

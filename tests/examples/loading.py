@@ -27,5 +27,5 @@ def on_a_free_port(module: ModuleType) -> aiodicom.Server:
     server = module.server
     assert isinstance(server, aiodicom.Server)
     server.listeners = (aiodicom.Listener(port=0),)
-    server.stop_timeout = 0
+    server.limits = server.limits.changed(stop=0)
     return server
