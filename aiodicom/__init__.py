@@ -43,7 +43,7 @@ from aiodicom.errors import (
 )
 from aiodicom.handlers import Service, storage_service
 from aiodicom.limits import Limits, Timeouts
-from aiodicom.logs import LoggingObserver
+from aiodicom.logs import JSONFormatter, LoggingObserver
 from aiodicom.nodes import Node, add_node, format_node, nodes_from_dcmqrscp, nodes_from_orthanc, read_nodes
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance
@@ -108,6 +108,7 @@ __all__ = [
     "InstanceFile",
     "Instances",
     "InvalidInstance",
+    "JSONFormatter",
     "Level",
     "Limits",
     "Listener",

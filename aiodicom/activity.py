@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,6 +15,7 @@ from aiodicom.association import Association, Observer
 from aiodicom.dimse.commands import Command, CStoreRSP
 from aiodicom.dimse.status import Category
 from aiodicom.errors import AssociationError, AssociationRejected, AssociationReleased
+from aiodicom.logs import operation_name
 from aiodicom.operation import Operation
 from aiodicom.terms import Peer
 from aiodicom.uids import uid_name
@@ -136,5 +136,4 @@ def _described(association: Association) -> dict[str, Any]:
 
 def _named(operation: Operation) -> str:
     """Return what is done to what: "C-STORE CT Image Storage"."""
-    command = type(operation.command).__name__.removesuffix("RQ")
-    return f"{re.sub('(?<=.)(?=[A-Z])', '-', command).upper()} {uid_name(operation.sop_class_uid)}".rstrip()
+    return f"{operation_name(operation.command)} {uid_name(operation.sop_class_uid)}".rstrip()

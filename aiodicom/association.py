@@ -207,6 +207,11 @@ class Association:
         return self.terms.peer
 
     @property
+    def name(self) -> str:
+        """A word for it in logs: no other association of this process has it, and hardly one of another process."""
+        return f"{int(self.since.timestamp() * 1_000_000):x}-{id(self) >> 4 & 0xFFFF:x}"
+
+    @property
     def contexts(self) -> tuple[PresentationContext, ...]:
         """The accepted presentation contexts."""
         return tuple(self.terms.contexts.values())

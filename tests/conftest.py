@@ -1,4 +1,7 @@
-"""What asynchronous tests get: each event loop in turn, and a check that they leave nothing behind."""
+"""What tests get: nothing of a patient and no secret may be logged, and asynchronous ones run on each event loop in turn.
+
+These must leave nothing behind, either.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 from pytest_asyncio import is_async_test
+
+from tests.canaries import Watch
 
 DESCRIPTORS: Final = Path("/dev/fd")
 # A task that was cancelled or told to end may take some turns of the loop, but needs nothing from outside for it.
@@ -20,6 +25,12 @@ TURNS_TO_END: Final = 20
 # A closing socket may first have to deliver what was written to it.
 SECONDS_TO_CLOSE: Final = 2.0
 SECONDS_BETWEEN_LOOKS: Final = 0.01
+WATCH: Final = Watch()
+
+
+def pytest_configure() -> None:
+    """Hear all that is logged from now on."""
+    WATCH.begin()
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -29,6 +40,14 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     import uvloop
 
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def no_canary_sings() -> Iterator[None]:
+    """Fail a test during which a value of a patient or a secret was logged, at whichever level."""
+    yield
+    if heard := WATCH.take():
+        pytest.fail("\n".join(heard), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

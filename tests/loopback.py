@@ -27,10 +27,11 @@ from aiodicom.upper_layer.items import (
     UserInformationItem,
 )
 from aiodicom.upper_layer.pdu import PDV, AAssociateAC, AAssociateRQ
+from tests.canaries import PATIENT_ID, PATIENT_NAME
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 MR: Final = "1.2.840.10008.5.1.4.1.1.4"
-CANARY: Final = "Canary^Tweety"
+CANARY: Final = PATIENT_NAME
 
 # A test that waits longer than this has found a wait that does not end.
 PATIENCE: Final = 10.0
@@ -82,12 +83,13 @@ def instance_uid(number: int) -> str:
 
 
 def data_set(number: int = 1, size: int = 200, sop_class: str = CT) -> bytes:
-    """A small data set in Implicit VR Little Endian, with the canary in its PatientName and `size` bytes of pixels."""
+    """A small data set in Implicit VR Little Endian, with canaries for its patient and `size` bytes of pixels."""
     return b"".join(
         (
             element(0x0008, 0x0016, uid_value(sop_class)),
             element(0x0008, 0x0018, uid_value(instance_uid(number))),
             element(0x0010, 0x0010, CANARY.encode() + b" " * (len(CANARY) % 2)),
+            element(0x0010, 0x0020, PATIENT_ID.encode() + b" " * (len(PATIENT_ID) % 2)),
             element(0x7FE0, 0x0010, bytes(index & 0xFF for index in range(256)) * (size // 256) + bytes(size % 256)),
         )
     )

@@ -23,10 +23,11 @@ from aiodicom.cli.options import (
     whole_number,
 )
 from aiodicom.cli.peer import FORMS
-from aiodicom.cli.words import amount, duration, printable, status_words
+from aiodicom.cli.words import amount, duration, status_words
 from aiodicom.dimse.commands import CEchoRSP
 from aiodicom.dimse.status import Category
 from aiodicom.errors import DimseError
+from aiodicom.logs import printable
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.presentation import ProposedContext
 

@@ -13,7 +13,8 @@ from anyio import to_thread
 from aiodicom.cli.console import complain, say, say_list
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.options import Command, Parser, add_storage, add_verbosity, start_logging
-from aiodicom.cli.words import amount, duration, printable
+from aiodicom.cli.words import amount, duration
+from aiodicom.logs import printable
 
 HELP: Final = "rebuild the index of an archive from its files"
 NOTES: Final = """\

@@ -8,8 +8,8 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from aiodicom.association import Observer
-from aiodicom.cli.words import printable
 from aiodicom.errors import ABORT_REASONS, ABORT_SOURCES, AssociationRejected
+from aiodicom.logs import printable
 from aiodicom.terms import find_item
 from aiodicom.transport import Connection
 from aiodicom.uids import uid_name
@@ -68,10 +68,12 @@ class Narrator(Observer):
                 _log.debug("%s P-DATA-TF, %s", verb, _fragment(pdu))
             return
         address = connection.extra_info("peername")
-        where = f" {preposition} {address[0]}:{address[1]}" if isinstance(address, tuple) else ""
+        where, fields = "", {}
+        if isinstance(address, tuple):
+            where, fields = f" {preposition} {address[0]}:{address[1]}", {"host": address[0], "port": address[1]}
         if isinstance(pdu, AAssociateRQ):
             self._requests[connection] = pdu
-        _log.info("%s", "\n".join((f"{verb} {_title(pdu)}{where}", *self._details(connection, pdu))))
+        _log.info("%s", "\n".join((f"{verb} {_title(pdu)}{where}", *self._details(connection, pdu))), extra=fields)
 
     def _details(self, connection: Connection, pdu: ControlPDU) -> Iterator[str]:
         match pdu:

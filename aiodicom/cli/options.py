@@ -20,7 +20,7 @@ from aiodicom.cli.peer import parse_peer
 from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import DEFAULT_LIMITS
-from aiodicom.logs import LoggingObserver
+from aiodicom.logs import JSONFormatter, LineFormatter, LoggingObserver
 from aiodicom.query import QueryOptions
 from aiodicom.upper_layer.pdu import valid_ae_title
 from aiodicom.upper_layer.presentation import ProposedContext
@@ -75,11 +75,14 @@ class Parser(ArgumentParser):
 
 
 def add_verbosity(parser: Parser) -> None:
-    """Add `-q`, `-v` and `-d`."""
+    """Add `-q`, `-v`, `-d` and `--log-format`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     group.add_argument("-v", "--verbose", action="store_true", help="print the negotiation and each status")
     group.add_argument("-d", "--debug", action="store_true", help="print every PDU and every message")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="of what is logged: JSON is an object a line"
+    )
 
 
 def add_association_options(parser: Parser, *, response: float | None = DEFAULT_TIMEOUTS.response) -> None:
@@ -195,11 +198,20 @@ def _observers(options: Namespace) -> tuple[Observer, ...]:
     return (Narrator(),) if options.verbose else ()
 
 
-def start_logging(options: Namespace, *, with_time: bool = False, who: str = "") -> None:
-    """Let the package's log go to standard error: from warnings on, with `-v` and `-d` everything they ask for."""
+def start_logging(options: Namespace, *, with_time: bool = False, worker: int | None = None) -> None:
+    """Let the package's log go to standard error: from warnings on, with `-v` and `-d` everything they ask for.
+
+    Args:
+        options: of the command line.
+        with_time: whether lines of text begin with the time; those of JSON always have it.
+        worker: which of several processes we are.
+    """
     handler = logging.StreamHandler()
-    words = ("%(asctime)s" if with_time else "", who, "%(message)s")
-    handler.setFormatter(_Formatter(" ".join(filter(None, words)), "%H:%M:%S"))
+    if options.log_format == "json":
+        handler.setFormatter(JSONFormatter({} if worker is None else {"worker": worker}))
+    else:
+        words = ("%(asctime)s" if with_time else "", "" if worker is None else f"[{worker}]", "%(message)s")
+        handler.setFormatter(LineFormatter(" ".join(filter(None, words)), "%H:%M:%S"))
     logger = logging.getLogger("aiodicom")
     logger.addHandler(handler)
     logger.propagate = False
@@ -209,12 +221,6 @@ def start_logging(options: Namespace, *, with_time: bool = False, who: str = "")
         logger.setLevel(logging.INFO)
     else:
         logger.setLevel(logging.ERROR if options.quiet else logging.WARNING)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        return f"{record.levelname.lower()}: {line}" if record.levelno >= logging.WARNING else line
 
 
 def ae_title(text: str) -> str:

@@ -17,7 +17,7 @@ from aiodicom.cli.options import Parser
 from aiodicom.cli.queries import Query
 from aiodicom.cli.tree import Tree
 from aiodicom.cli.values import json_of, legible, readable, written
-from aiodicom.cli.words import printable
+from aiodicom.logs import printable
 from aiodicom.query import unique_key
 
 if TYPE_CHECKING:

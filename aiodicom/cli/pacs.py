@@ -22,7 +22,7 @@ from aiodicom.cli.words import amount, status_words
 from aiodicom.dimse import commands
 from aiodicom.dimse.status import Category
 from aiodicom.errors import ArchiveError
-from aiodicom.logs import LoggingObserver
+from aiodicom.logs import LoggingObserver, about, printable
 from aiodicom.server import Listener, Server
 from aiodicom.terms import Peer
 from aiodicom.uids import uid_name
@@ -97,7 +97,7 @@ class Pacs(Server):
         if options.debug:
             observers.append(Narrator(fragments=True))
         if options.verbose or options.debug:
-            observers.append(_Diary())
+            observers.append(Diary())
         super().__init__(
             options.aet,
             listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
@@ -123,15 +123,17 @@ class Pacs(Server):
             yield
 
 
-class _Diary(Observer):
+class Diary(Observer):
     """Logs what was done for whom: an operation a line, without what is in it."""
 
     def message_sent(self, association: Association, command: commands.Command) -> None:
+        """Log a final response."""
         if isinstance(command, commands.Response) and command.status.category is not Category.PENDING:
             what = uid_name(command.affected_sop_class_uid or "")
             name = getattr(command, "affected_sop_instance_uid", None)
             status = status_words(command.status, command.error_comment)
-            _log.info("%s", ", ".join(filter(None, (what, name, f"for {association.peer}", status))))
+            words = ", ".join(filter(None, (what, name, f"for {association.peer}", status)))
+            _log.info("%s", printable(words), extra=about(association, command=command))
 
 
 class Ending:

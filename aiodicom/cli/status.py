@@ -16,7 +16,8 @@ from aiodicom.cli.console import bold, complain, say
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.options import Command, Parser
 from aiodicom.cli.view import View, ask
-from aiodicom.cli.words import amount, printable, size
+from aiodicom.cli.words import amount, size
+from aiodicom.logs import printable
 
 HELP: Final = "show the associations and counters of a running aiodicom serve"
 NOTES: Final = """\

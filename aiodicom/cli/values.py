@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aiodicom.cli.keys import Key
-from aiodicom.cli.words import amount, printable
+from aiodicom.cli.words import amount
+from aiodicom.logs import printable
 from aiodicom.services.storage import decoding_errors
 from aiodicom.uids import uid_name
 

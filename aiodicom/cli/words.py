@@ -6,13 +6,9 @@ import re
 from typing import Final
 
 from aiodicom.dimse.status import Status
+from aiodicom.logs import printable
 
 _UID: Final = re.compile(r"\b1\.2\.840\.10008(?:\.[0-9]+)+\b")
-
-
-def printable(text: str) -> str:
-    """Return text of a peer with its control characters escaped, so that none reaches the terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def with_uid_names(text: str) -> str:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _run(row: int, descriptor: int, options: Namespace) -> ExitCode:
-    start_logging(options, with_time=True, who=f"[{row + 1}]")
+    start_logging(options, with_time=True, worker=row + 1)
     counters = Counters(options.workers, descriptor)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=os.dup(sys.stdin.fileno())))
     try:

@@ -17,6 +17,7 @@ from aiodicom.association import Observer
 from aiodicom.dimse.commands import CStoreRQ
 from aiodicom.dimse.status import NOT_AUTHORIZED
 from aiodicom.handlers import Dispatcher, storage_service
+from aiodicom.logs import about
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.scoped import Intake
 from aiodicom.server import Server
@@ -96,6 +97,7 @@ class Reception:
             "%s sent an instance that no retrieval waits for, which was refused: %r",
             operation.peer,
             operation.sop_instance_uid,
+            extra=about(peer=operation.peer, command=operation.command),
         )
         return _NOBODYS
 

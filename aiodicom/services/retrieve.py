@@ -34,7 +34,7 @@ from aiodicom.errors import (
 )
 from aiodicom.handlers import Service
 from aiodicom.limits import Timeouts
-from aiodicom.logs import described
+from aiodicom.logs import about, described, printable
 from aiodicom.nodes import Node
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
@@ -208,7 +208,10 @@ class _Move:
         destination = await found if inspect.isawaitable(found) else found
         if destination is None:
             _log.warning(
-                "%s asked for a C-MOVE to %r, which is no known node", operation.peer, command.move_destination
+                "%s asked for a C-MOVE to %r, which is no known node",
+                operation.peer,
+                command.move_destination,
+                extra=about(peer=operation.peer, command=command),
             )
             raise DimseError(_DESTINATION_UNKNOWN, f"Move destination {command.move_destination} is unknown")
         items, suboperations = await _gathered(self._handler, operation)
@@ -234,7 +237,10 @@ class _Move:
                         store = partial(association.c_store, move_originator=originator)
                         await suboperations.perform(left, store, lambda: association.is_open)
                 except DicomNetworkError as error:
-                    _log.warning("C-MOVE for %s to %s: %s", operation.peer, destination, error)
+                    fields = about(peer=operation.peer, command=operation.command, error=error)
+                    _log.warning(
+                        "C-MOVE for %s to %s: %s", operation.peer, destination, printable(str(error)), extra=fields
+                    )
                     suboperations.comment = f"{type(error).__name__} at the move destination"
                     if suboperations.stored == stored:  # it is not to be had, or does not get on
                         suboperations.give_up(left)
@@ -337,9 +343,9 @@ class _Suboperations:
         if sop_instance_uid:
             self.failed_uids.append(sop_instance_uid)
         if error is not None:
-            reason = str(error) if isinstance(error, _WITHOUT_VALUES) else described(error)
+            reason = printable(str(error)) if isinstance(error, _WITHOUT_VALUES) else described(error)
             self.reason = self.reason or reason
-            _log.debug("sub-operation for %s failed: %s", self.operation.peer, reason)
+            _log.debug("sub-operation for %s failed: %s", self.operation.peer, reason, extra=self._fields(error))
 
     async def concluded(self, work: Coroutine[Any, Any, None], *, grace: float | None = None) -> Conclusion:
         """Do the work, and return the final response.
@@ -369,8 +375,12 @@ class _Suboperations:
         if self.failed:
             total = self.stored + self.failed + self.remaining
             words = f", the first of ours because: {self.reason}" if self.reason else ""
-            _log.warning("%d of %d sub-operations for %s failed%s", self.failed, total, self.operation.peer, words)
+            told = self.failed, total, self.operation.peer, words
+            _log.warning("%d of %d sub-operations for %s failed%s", *told, extra=self._fields())
         return self._final(CANCEL if self.is_cancelled and self.remaining else self._status())
+
+    def _fields(self, error: Exception | None = None) -> dict[str, object]:
+        return about(peer=self.operation.peer, command=self.operation.command, error=error)
 
     def _count(self, item: Item, response: CStoreRSP) -> None:
         category = response.status.category

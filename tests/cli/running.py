@@ -17,6 +17,7 @@ from aiodicom.handlers import Handler, Service
 from aiodicom.part10 import file_meta
 from aiodicom.server import Server
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from tests.canaries import sung
 from tests.loopback import CT, data_set, instance_uid
 from tests.peers.process import Finished, execute
 
@@ -27,8 +28,10 @@ once = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 
 async def run(*arguments: str | Path) -> Finished:
-    """Run the program to its end."""
-    return await execute([*PROGRAM, *map(str, arguments)])
+    """Run the program to its end; nothing of a patient may be among what it logs."""
+    done = await execute([*PROGRAM, *map(str, arguments)])
+    assert not sung(done.errors), done.errors
+    return done
 
 
 class Running:
@@ -55,6 +58,7 @@ class Running:
         async with asyncio.timeout(SECONDS_FOR_A_LINE):
             line = (await stream.readline()).decode()
         lines.append(line)
+        assert stream is not self.process.stderr or not sung(line), line
         return line
 
     async def end(self) -> Finished:
@@ -62,6 +66,7 @@ class Running:
         async with asyncio.timeout(SECONDS_FOR_A_LINE):
             output, errors = await self.process.communicate()
         assert self.process.returncode is not None
+        assert not sung(errors.decode()), errors
         return Finished(self.process.returncode, output.decode(), errors.decode())
 
 

@@ -9,8 +9,8 @@ from pydicom import Dataset
 
 from aiodicom.cli.keys import parse_key
 from aiodicom.cli.values import LONGEST, json_of, legible, readable, written
-from aiodicom.cli.words import printable
 from aiodicom.dataset import decode_data_set
+from aiodicom.logs import printable
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.cli.asking import match
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aiodicom.cli.words import amount, duration, printable, rate, size, status_words, with_uid_names
+from aiodicom.cli.words import amount, duration, rate, size, status_words, with_uid_names
 from aiodicom.dimse.status import Status
+from aiodicom.logs import printable
 
 
 @pytest.mark.parametrize(
