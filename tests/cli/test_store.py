@@ -66,7 +66,7 @@ async def test_files_and_folders_are_sent(tmp_path: Path) -> None:
         done = await run("store", received.peer, tmp_path / "study", alone)
     assert (done.exit_code, done.errors) == (0, "")
     assert sorted(received.uids) == [instance_uid(number) for number in (1, 2, 3, 4)]
-    assert done.output.startswith(f"sent 4 instances (2.5 kB) to {received.peer} in ")
+    assert done.output.startswith(f"sent 4 instances (2.6 kB) to {received.peer} in ")
     assert done.output.count("\n") == 1
 
 
