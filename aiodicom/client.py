@@ -23,7 +23,9 @@ from aiodicom.limits import DEFAULT_LIMITS, Timeouts, limits_of
 from aiodicom.logs import LoggingObserver
 from aiodicom.planning import default_contexts
 from aiodicom.query import QUERY_RETRIEVE_CLASSES, QueryOptions, options_of
+from aiodicom.secure_transport import SecureTransport
 from aiodicom.terms import DEFAULT_WINDOW, Terms, announced_length, describe_peer, find_item
+from aiodicom.tls import Credentials, client_context
 from aiodicom.transport import Connection
 from aiodicom.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -58,7 +60,7 @@ def associate(
     options: QueryOptions | None = None,
     user_information: Sequence[UserInformationItem] = (),
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
-    tls: ssl.SSLContext | None = None,
+    tls: Credentials | ssl.SSLContext | None = None,
     observers: Sequence[Observer] | None = None,
     in_thread: InThread = in_any_thread,
 ) -> AssociationRequest:
@@ -84,7 +86,8 @@ def associate(
             association tell what was granted. Not offered unless given.
         user_information: further sub-items to send.
         timeouts: how long each wait may take; may be `Limits`, too.
-        tls: the context of a TLS connection; None is none.
+        tls: by which rules to speak TLS, and with which certificate (PS3.15 §B.12); a context of yours has rules of its own.
+            None is no TLS.
         observers: hooks; by default one that logs. A sequence of none is silent.
         in_thread: runs what blocks, such as reading files and encoding data sets; by default in anyio's threads.
 
@@ -138,7 +141,7 @@ class AssociationRequest:
         *,
         maximum_length: int,
         timeouts: Timeouts,
-        tls: ssl.SSLContext | None,
+        tls: Credentials | ssl.SSLContext | None,
         observers: Sequence[Observer],
         in_thread: InThread,
     ) -> None:
@@ -203,17 +206,32 @@ class AssociationRequest:
         where = f"{self._host}:{self._port}"
         try:
             async with asyncio.timeout(self._limits.connect):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self._host, self._port, ssl=self._tls
-                )
+                await self._open(connection)
         except TimeoutError:
-            advice = f"nothing at {where} answered: check the host, and the firewalls on the way"
+            is_there = connection.extra_info("peername") is not None
+            advice = (
+                f"{where} took the connection but no TLS handshake: is that its port for TLS?"
+                if is_there
+                else f"nothing at {where} answered: check the host, and the firewalls on the way"
+            )
             raise OperationTimeout("connect", self._limits.connect, advice) from None
-        except ssl.SSLError as error:
-            raise ConnectionFailed(f"no TLS connection to {where}: {error.reason or error}") from error
         except OSError as error:
             advice = "; is a DICOM server running on that port?" if isinstance(error, ConnectionRefusedError) else ""
             raise ConnectionFailed(f"no connection to {where}: {error.strerror or error}{advice}") from error
+
+    async def _open(self, connection: Connection) -> None:
+        open_to = asyncio.get_running_loop().create_connection
+        if self._tls is None:
+            await open_to(lambda: connection, self._host, self._port)
+            return
+        secure = SecureTransport(
+            connection,
+            client_context(self._tls),
+            timeout=self._limits.connect,
+            server_hostname=self._host.partition("%")[0],  # of an address of IPv6 without its scope
+        )
+        await open_to(lambda: secure, self._host, self._port)
+        await secure.established()
 
 
 class _Answer:
@@ -261,7 +279,9 @@ class _Answer:
     def connection_closed(self) -> None:
         if not self.association.done():
             advice = "the peer closed instead of answering our request: is it a DICOM port, and does it know our host?"
-            self.association.set_exception(AssociationAborted(None, 0, advice))
+            loss = self._connection.loss  # over TLS 1.3 the acceptor looks at our certificate when we are done
+            refusal = loss if isinstance(loss, ConnectionFailed) else AssociationAborted(None, 0, advice)
+            self.association.set_exception(refusal)
 
 
 def _look(answer: asyncio.Future[Association]) -> None:

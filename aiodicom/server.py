@@ -30,6 +30,7 @@ from aiodicom.limits import DEFAULT_LIMITS, Limits, Timeouts
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node
 from aiodicom.query import NO_OPTIONS, QUERY_RETRIEVE_CLASSES, QueryOptions
+from aiodicom.secure_transport import SecureTransport
 from aiodicom.services.query import FindHandler, find_service
 from aiodicom.services.retrieve import Destinations, RetrieveHandler, get_service, move_service
 from aiodicom.terms import (
@@ -41,6 +42,7 @@ from aiodicom.terms import (
     describe_peer,
     find_item,
 )
+from aiodicom.tls import Credentials, server_context
 from aiodicom.transport import Connection
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.items import (
@@ -89,13 +91,14 @@ class Listener:
     Args:
         host: name or address; "" is every address of this machine, of IPv4 and IPv6.
         port: 0 takes a free one.
-        tls: the context of TLS connections; None is none. Plain and TLS never share a port.
+        tls: by which rules to speak TLS, and with which certificate (PS3.15 §B.12); a context of yours has rules of its own.
+            None is no TLS: the two never share a port.
         reuse_port: let other processes listen at the same address, and the system share connections out among them.
     """
 
     host: str = "127.0.0.1"
     port: int = 11112
-    tls: ssl.SSLContext | None = None
+    tls: Credentials | ssl.SSLContext | None = None
     reuse_port: bool = False
 
 
@@ -385,14 +388,13 @@ class Server:
     # Its parts.
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
-        handshake_timeout = self.limits.handshake if listener.tls else None
+        if listener.tls is not None:
+            server_context(listener.tls)  # what is wrong with its files is said now
         try:
             server = await asyncio.get_running_loop().create_server(
-                partial(self._connection, handshake_timeout=handshake_timeout),
+                partial(self._connection, listener.tls),
                 listener.host or None,
                 listener.port,
-                ssl=listener.tls,
-                ssl_handshake_timeout=handshake_timeout,
                 reuse_port=listener.reuse_port or None,
                 backlog=ACCEPTED_AT_A_TIME,
             )
@@ -412,17 +414,16 @@ class Server:
             server.close()
         return servers
 
-    def _connection(self, *, handshake_timeout: float | None) -> asyncio.BaseProtocol:
+    def _connection(self, tls: Credentials | ssl.SSLContext | None) -> asyncio.BaseProtocol:
         if len(self._acceptors) >= self.limits.maximum_connections:
             return _Turned()
         upper_layer = UpperLayer(maximum_length=self.limits.maximum_length)
         connection = Connection(upper_layer, self.limits)
         upper_layer.trace = self.audience.trace(connection)
-        acceptor = _Acceptor(self, connection)
-        self._acceptors.add(acceptor)
-        if handshake_timeout is not None:
-            acceptor.watch_handshake(handshake_timeout)
-        return connection
+        self._acceptors.add(_Acceptor(self, connection))
+        if tls is None:
+            return connection
+        return SecureTransport(connection, server_context(tls), timeout=self.limits.handshake, server_side=True)
 
     def forget(self, acceptor: _Acceptor) -> None:
         """Count a connection no more."""
@@ -445,7 +446,7 @@ class _Roll(Observer):
 class _Acceptor:
     """One transport connection of a server, and its association from the moment there is one."""
 
-    __slots__ = ("_association", "_connection", "_decision", "_handshake", "_is_told", "_peer", "_server")
+    __slots__ = ("_association", "_connection", "_decision", "_is_told", "_peer", "_server")
 
     def __init__(self, server: Server, connection: Connection) -> None:
         self._server = server
@@ -454,22 +455,8 @@ class _Acceptor:
         self._decision: asyncio.Task[None] | None = None
         self._peer: Peer | None = None
         self._is_told = False
-        self._handshake: asyncio.TimerHandle | None = None
         connection.receiver = self
-        connection.on_closed = self._closed
-
-    def watch_handshake(self, timeout: float) -> None:
-        """Forget the connection unless its TLS handshake is over in time: of one that fails asyncio says nothing."""
-        self._handshake = asyncio.get_running_loop().call_later(timeout, self._handshake_is_due)
-
-    def _handshake_is_due(self) -> None:
-        if not self.is_connected:
-            self._server.forget(self)
-
-    def _closed(self) -> None:
-        self._server.forget(self)
-        if self._handshake is not None:
-            self._handshake.cancel()  # which would keep the association, and the buffers of its TLS, until then
+        connection.on_closed = partial(server.forget, self)
 
     async def finish(self, timeout: float) -> None:
         """End it: what is being performed may take `timeout` seconds more."""
@@ -485,15 +472,7 @@ class _Acceptor:
             self._connection.upper_layer.abort()
             self._connection.flush()
             self._connection.cut()
-        if self.is_connected:
-            await self._connection.wait_closed()
-        elif self._connection.on_closed is not None:
-            self._connection.on_closed()  # in a TLS handshake; should that end well, the upper layer closes
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether its transport connection was made, TLS included."""
-        return self._connection.extra_info("peername") is not None
+        await self._connection.wait_closed()
 
     def event_received(self, event: UpperLayerEvent) -> None:
         match event:
@@ -512,7 +491,9 @@ class _Acceptor:
     def connection_closed(self) -> None:
         if self._decision is not None:
             self._decision.cancel()
-        fault = self._connection.upper_layer.protocol_error
+        loss = self._connection.loss
+        refused = loss if isinstance(loss, ConnectionFailed) else None  # by TLS
+        fault = refused or self._connection.upper_layer.protocol_error
         self._not_established(fault or AssociationAborted(None, 0, "before it was requested"))
 
     def _decide(self, request: AAssociateRQ, peer: Peer) -> None:

@@ -74,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
     Attributes:
         receiver: who gets the events; to be assigned before the connection is made, and whenever it changes.
         is_closed: whether the transport connection is gone.
+        loss: why it is gone, where something went wrong; None where one end closed it.
         on_closed: called when the transport connection is gone, after the receiver was told.
         bytes_received: how many bytes have come.
         bytes_sent: how many were given to the transport.
@@ -86,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, upper_layer: UpperLayer, timeouts: Timeouts) -> None:
         self.upper_layer = upper_layer
         self.timeouts = timeouts
+        self.loss: Exception | None = None
         self.on_closed: Callable[[], None] | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -107,6 +109,10 @@ class Connection(asyncio.BufferedProtocol):
         self.is_closed = False
 
     # asyncio's side.
+
+    def transport_opened(self, transport: asyncio.Transport) -> None:
+        """Know of a transport before the connection is made: in a TLS handshake."""
+        self._transport = transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport, so this cannot be asserted.
@@ -152,7 +158,8 @@ class Connection(asyncio.BufferedProtocol):
             self._resumed.set()
             self._resumed = None
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.loss = exc
         self.is_closed = self._ended = True
         if self._cut_off is not None:
             self._cut_off.cancel()

@@ -21,6 +21,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset(
         {
             "transport",
+            "secure_transport",
             "terms",
             "tls",
             "workers",

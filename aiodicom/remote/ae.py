@@ -26,6 +26,7 @@ from aiodicom.remote.reception import Landing
 from aiodicom.remote.retrieval import Arrivals, Retrieval, Retriever, Way, begin, find
 from aiodicom.scoped import Instances, Matches, Movement
 from aiodicom.server import Server
+from aiodicom.tls import Credentials
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.items import UserIdentity
 from aiodicom.upper_layer.presentation import ProposedContext
@@ -93,7 +94,7 @@ class RemoteAE:
         identity: UserIdentity | None = None,
         options: QueryOptions | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
-        tls: ssl.SSLContext | None = None,
+        tls: Credentials | ssl.SSLContext | None = None,
         observers: Sequence[Observer] | None = None,
         in_thread: InThread = in_any_thread,
     ) -> None:
