@@ -57,6 +57,7 @@ class SecureTransport(asyncio.BufferedProtocol):
     ) -> None:
         self.error: ConnectionFailed | None = None
         self._connection = connection
+        self._buffer = connection.get_buffer(-1)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
@@ -89,8 +90,8 @@ class SecureTransport(asyncio.BufferedProtocol):
         self._deadline = self._loop.call_later(self._timeout, self._expired)
         self._shake_hands()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._connection.get_buffer(sizehint)
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._phase is _Phase.CLOSED:
@@ -98,7 +99,7 @@ class SecureTransport(asyncio.BufferedProtocol):
             if self._discarded > DISCARD_LIMIT:
                 self.abort()
             return
-        self._incoming.write(self._connection.get_buffer(-1)[:nbytes])
+        self._incoming.write(self._buffer[:nbytes])  # which makes room for what is in it
         if self._phase is _Phase.HANDSHAKE:
             self._shake_hands()
         if self._phase is _Phase.OPEN:
@@ -173,32 +174,35 @@ class SecureTransport(asyncio.BufferedProtocol):
     def _deliver(self) -> None:
         """Give the connection what has come, as long as it takes it."""
         while self._phase is _Phase.OPEN and not self._is_held:
-            buffer = self._connection.get_buffer(-1)
-            length, has_more = self._decrypt(buffer)
+            length = self._decrypt()
             if length:
                 self._connection.buffer_updated(length)
-            if not has_more:
+            if length < len(self._buffer):
                 break
-        self._flush()
+        if self._outgoing.pending:
+            self._flush()
 
-    def _decrypt(self, buffer: memoryview) -> tuple[int, bool]:
-        """Return how many bytes are there now, and whether there may be more."""
-        read = cast("Callable[[int, memoryview], int]", self._tls.read)
+    def _decrypt(self) -> int:
+        """Return how many bytes are in the buffer now: if it is not full, there are no more."""
+        tls, buffer = self._tls, self._buffer
+        read = cast("Callable[[int, memoryview], int]", tls.read)
         length, size = 0, len(buffer)
         try:
             while length < size:
-                count = read(size - length, buffer[length:])
+                count = read(size - length, buffer[length:] if length else buffer)
+                length += count
                 if not count:  # close_notify
                     self._loop.call_soon(self.close)
-                    return length, False
-                length += count
+                    break
+                if not (self._incoming.pending or tls.pending()):
+                    break
         except ssl.SSLWantReadError:
-            return length, False
-        except ssl.SSLError as error:  # close_notify behind our own is one, too
-            self.error = None if isinstance(error, ssl.SSLZeroReturnError) else self._described(error)
+            pass
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLZeroReturnError):  # close_notify behind our own
+                self.error = self._described(error)
             self._loop.call_soon(self.close)
-            return length, False
-        return length, True
+        return length
 
     def _flush(self) -> None:
         if self._outgoing.pending and self._transport is not None:
@@ -213,8 +217,10 @@ class SecureTransport(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        with suppress(ssl.SSLError):  # nothing can be said any more, and the connection is about to hear of it
+        try:
             self._tls.write(data)
+        except ssl.SSLError:
+            return  # nothing can be said any more, and the connection is about to hear of it
         self._flush()
 
     def writelines(self, pieces: Sequence[bytes | memoryview]) -> None:
