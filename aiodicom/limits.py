@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aiodicom.errors import LocalProtocolError
 
-__all__ = ["Limits", "Timeouts", "limits_of", "parse_limit", "read_limits", "table"]
+__all__ = ["Limits", "Timeouts", "limits_from", "limits_of", "parse_limit", "table"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -156,7 +156,7 @@ def per_node() -> tuple[str, ...]:
     return tuple(each.name for each in fields(Limits) if each.metadata["per_node"])
 
 
-def read_limits(table: Mapping[str, object]) -> dict[str, Any]:
+def limits_from(table: Mapping[str, object]) -> dict[str, Any]:
     """Return the limits that stand in a table `[limits]`, by name: numbers, true and false, "16 MiB", "none".
 
     Raises:
@@ -178,7 +178,7 @@ def parse_limit(name: str, text: str) -> Any:  # noqa: ANN401 - whatever that li
     Raises:
         LocalProtocolError: it is none of that limit.
     """
-    return read_limits({name: text})[name]
+    return limits_from({name: text})[name]
 
 
 def _read(limit: Field[Any], text: str) -> object:
@@ -220,17 +220,12 @@ def _wanted(limit: Field[Any]) -> str:
     return f"{what}{f' in {unit}' if unit else ''}, {least}{examples}{', or none' if kind.endswith('None') else ''}"
 
 
-def option(name: str) -> str:
-    """Return the option of the command line for a limit."""
-    return f"--{name.replace('_', '-')}"
-
-
-def described() -> Iterator[tuple[str, str, str]]:
-    """Yield each limit: its name, its default with its unit, and what it is about."""
+def described() -> Iterator[tuple[str, str, str, str]]:
+    """Yield each limit: its name, its unit, its default with that, in words what it is about."""
     for each in fields(Limits):
         zero = f"; 0 {each.metadata['zero']}" if each.metadata["zero"] else ""
         own = "; a node may have its own" if each.metadata["per_node"] else ""
-        yield each.name, _shown(each), f"{each.metadata['words']}{zero}{own}"
+        yield each.name, each.metadata["unit"], _shown(each), f"{each.metadata['words']}{zero}{own}"
 
 
 def _shown(limit: Field[Any]) -> str:
@@ -247,7 +242,7 @@ def _shown(limit: Field[Any]) -> str:
 
 def table() -> str:
     """Return all limits as a table of Markdown."""
-    rows = (f"| `{name}` | {default} | {words} |\n" for name, default, words in described())
+    rows = (f"| `{name}` | {default} | {words} |\n" for name, _, default, words in described())
     return "| limit | default | what it is about |\n|---|---|---|\n" + "".join(rows)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiodicom.errors import LocalProtocolError
+from aiodicom.limits import limits_from
 from aiodicom.upper_layer.pdu import valid_ae_title
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "node_name",
     "nodes_from_dcmqrscp",
     "nodes_from_orthanc",
+    "read_limits",
     "read_nodes",
 ]
 
@@ -131,6 +133,22 @@ def read_nodes(path: str | os.PathLike[str]) -> dict[str, Node]:
     return _nodes_of(_text_of(path), path)
 
 
+def read_limits(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the limits of an `aiodicom.toml`, its table `[limits]`, by the names of the fields of `Limits`.
+
+    Raises:
+        LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
+        OSError: the file cannot be read.
+    """
+    table = _tables_of(_text_of(path), path).get("limits", {})
+    try:
+        if not isinstance(table, dict):
+            raise LocalProtocolError("is no table; write [limits], and below it such as idle = 120")
+        return limits_from(table)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"{os.fspath(path)}: [limits]: {error}") from None
+
+
 def format_node(node: Node) -> str:
     """Return the lines of an `aiodicom.toml` that make the node known, without a newline at the end."""
     lines = [
@@ -176,12 +194,16 @@ def _text_of(path: str | os.PathLike[str]) -> str:
         raise LocalProtocolError(f"{os.fspath(path)}: is no TOML: it is not in UTF-8") from None
 
 
+def _tables_of(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LocalProtocolError(f"{os.fspath(path)}: is no TOML: {error}") from None
+
+
 def _nodes_of(text: str, path: str | os.PathLike[str]) -> dict[str, Node]:
     where = os.fspath(path)
-    try:
-        tables = tomllib.loads(text).get("nodes", {})
-    except tomllib.TOMLDecodeError as error:
-        raise LocalProtocolError(f"{where}: is no TOML: {error}") from None
+    tables = _tables_of(text, path).get("nodes", {})
     if not isinstance(tables, dict):
         raise LocalProtocolError(f"{where}: nodes: is no table; write [nodes.NAME]")
     nodes: dict[str, Node] = {}

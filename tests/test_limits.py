@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from aiodicom import Limits, LocalProtocolError, Server, Timeouts
-from aiodicom.limits import SILENT_CONNECTIONS, limits_of, parse_limit, read_limits, table
+from aiodicom.limits import SILENT_CONNECTIONS, limits_from, limits_of, parse_limit, table
 
 DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "limits.md"
 
@@ -20,7 +20,7 @@ def test_the_table_is_up_to_date() -> None:
 
 
 def test_a_table_of_toml_is_read() -> None:
-    assert read_limits(
+    assert limits_from(
         {"idle": "none", "minimum_rate": 0, "maximum_header": "1.5 MiB", "bulk": True, "artim": 2.5, "close": 3}
     ) == {"idle": None, "minimum_rate": 0, "maximum_header": 1_572_864, "bulk": True, "artim": 2.5, "close": 3}
 
@@ -62,7 +62,7 @@ def test_an_option_is_read(name: str, text: str, value: object) -> None:
 )
 def test_what_is_no_limit(table: dict[str, Any], words: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
-        read_limits(table)
+        limits_from(table)
     assert str(caught.value).startswith(words)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from aiodicom.errors import LocalProtocolError
-from aiodicom.nodes import Node, read_nodes
+from aiodicom.nodes import Node, read_limits, read_nodes
 
 FILE_NAME: Final = "aiodicom.toml"
+T = TypeVar("T")
 
 
 def user_file() -> Path:
@@ -31,11 +33,24 @@ def known_nodes(named: Path | None) -> dict[str, Node]:
     Raises:
         LocalProtocolError: the file is wrong, or cannot be read.
     """
+    return _read(named, read_nodes)
+
+
+def known_limits(named: Path | None) -> dict[str, Any]:
+    """Return the limits that the configuration sets, by the names of the fields of `Limits`; none where there is no file.
+
+    Raises:
+        LocalProtocolError: the file is wrong, or cannot be read.
+    """
+    return _read(named, read_limits)
+
+
+def _read(named: Path | None, read: Callable[[Path], dict[str, T]]) -> dict[str, T]:
     path = configuration_file(named)
     if path is None:
         return {}
     try:
-        return read_nodes(path)
+        return read(path)
     except OSError as error:
         raise LocalProtocolError(f"{path}: cannot be read: {error.strerror}") from None
 

@@ -30,12 +30,6 @@ from aiodicom.uids import uid_name
 if TYPE_CHECKING:
     from aiodicom.archive import Archive
 
-SILENT_CONNECTIONS: Final = 896
-"""How many connections there may be besides those that are associations: they have not spoken yet."""
-
-STOP_TIMEOUT: Final = 10.0
-"""How long operations may go on once the server is to stop, in seconds."""
-
 _log: Final = logging.getLogger("aiodicom.serve")
 
 
@@ -103,10 +97,7 @@ class Pacs(Server):
             listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
             services=archive.services(),
             require_called_ae_title=options.require_called_aet,
-            maximum_associations=options.max_associations,
-            maximum_connections=options.max_associations + SILENT_CONNECTIONS,
-            maximum_length=options.maximum_length,
-            stop_timeout=STOP_TIMEOUT,
+            limits=options.limits,
             observers=observers,
         )
         self._counters = counters
@@ -141,12 +132,14 @@ class Ending:
 
     Args:
         abort: ends what goes on; returns whether there was anything.
+        patience: how long operations may go on, in seconds.
     """
 
-    def __init__(self, abort: Callable[[], bool]) -> None:
+    def __init__(self, abort: Callable[[], bool], patience: float) -> None:
         self.asked = asyncio.Event()
         self.aborted = False
         self._abort = abort
+        self._patience = patience
 
     def abort(self) -> None:
         """Abort what is still going on."""
@@ -176,7 +169,7 @@ class Ending:
         self.asked.set()
         if associations:
             has, do = ("has", "it does") if associations == 1 else ("have", "they do")
-            count, patience = amount(associations, "association"), f"{STOP_TIMEOUT:g} s"
+            count, patience = amount(associations, "association"), f"{self._patience:g} s"
             _log.warning("stopping: %s %s %s to end what %s; once more to abort", count, has, patience, do)
 
 
@@ -189,4 +182,4 @@ def ending_of(server: Server) -> Ending:
         aborts.extend(loop.create_task(association.abort()) for association in associations)
         return bool(associations)
 
-    return Ending(abort)
+    return Ending(abort, server.limits.stop)

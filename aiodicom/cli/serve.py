@@ -16,22 +16,23 @@ from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.console import say
 from aiodicom.cli.descriptors import ensure_descriptors
 from aiodicom.cli.exits import ExitCode
+from aiodicom.cli.limiting import add_limits, limits_of
 from aiodicom.cli.options import (
     Command,
     Parser,
     add_config,
-    add_maximum_length,
     add_storage,
     add_verbosity,
     ae_title,
     start_logging,
     whole_number,
 )
-from aiodicom.cli.pacs import SILENT_CONNECTIONS, Pacs, ending_of, opened_archive
+from aiodicom.cli.pacs import Pacs, ending_of, opened_archive
 from aiodicom.cli.peer import PeerAddress
 from aiodicom.cli.supervising import supervise
 from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.cli.words import amount
+from aiodicom.limits import Limits
 
 HELP: Final = "be a small PACS: keep, find, retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
@@ -41,7 +42,7 @@ Whoever is a node of aiodicom.toml may ask what that says (see `aiodicom nodes`)
 destination, from the moment that it stands there; everybody else may echo and store.
 SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it.
 With --workers, the system shares associations out among so many processes; one that dies is started
-again. --max-associations is for all of them together. `aiodicom status` shows what they do."""
+again. --maximum-connections and --maximum-associations are for all of them together. `aiodicom status` shows what they do."""
 
 MAXIMUM_WORKERS: Final = 256
 
@@ -72,20 +73,18 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--no-sync", action="store_true", help="answer before what came is safe from a loss of power")
     parser.add_argument("--require-called-aet", action="store_true", help="reject who asks for another AE title")
     parser.add_argument(
-        "--max-associations", metavar="N", type=whole_number(1, 100_000), default=128, help="at a time (%(default)s)"
-    )
-    parser.add_argument(
         "--workers",
         metavar="N",
         type=whole_number(1, MAXIMUM_WORKERS),
         default=1,
         help="processes that share the port and the archive (%(default)s)",
     )
-    add_maximum_length(parser)
     add_config(parser)
     add_verbosity(parser)
+    add_limits(parser)
     options = parser.parse_args(arguments)
     options.arguments = tuple(arguments)
+    options.limits = limits_of(options)
     if options.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
         parser.error("--workers needs SO_REUSEPORT, which this system does not have: leave it out")
     return options
@@ -94,14 +93,14 @@ def parse(arguments: Sequence[str]) -> Namespace:
 async def run(options: Namespace) -> ExitCode:
     """Do it, until a signal comes."""
     start_logging(options, with_time=True)
-    if lack := ensure_descriptors(descriptors_of(options.max_associations)):
+    if lack := ensure_descriptors(descriptors_of(options.limits)):
         _log.warning("%s", lack)
     return await (_alone(options) if options.workers == 1 else supervise(options, invitation))
 
 
-def descriptors_of(associations: int) -> int:
+def descriptors_of(limits: Limits) -> int:
     """Return how many descriptors a process may need: for connections, a file of each association, and the index."""
-    return SILENT_CONNECTIONS + 2 * associations + _FURTHER_DESCRIPTORS
+    return limits.maximum_connections + limits.maximum_associations + _FURTHER_DESCRIPTORS
 
 
 async def _alone(options: Namespace) -> ExitCode:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from aiodicom.activity import Counters
 from aiodicom.cli.console import complain, say
 from aiodicom.cli.exits import ExitCode
-from aiodicom.cli.pacs import STOP_TIMEOUT, Ending, opened_archive
+from aiodicom.cli.pacs import Ending, opened_archive
 from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.server import Server
 
@@ -92,7 +92,7 @@ class _Crew:
         arguments = [*options.arguments, "--port", str(self._port)]
         self._workers = [_Worker(row, descriptor, arguments, self._counters) for row in range(options.workers)]
         self._since = now()
-        self._ending = Ending(self._abort)
+        self._ending = Ending(self._abort, options.limits.stop)
 
     async def run(self, invitation: Callable[[Namespace, int], str]) -> ExitCode:
         """Let them serve until a signal comes, or they fail."""
@@ -102,7 +102,7 @@ class _Crew:
             await asyncio.wait([*keeping, *others], return_when=asyncio.FIRST_COMPLETED)
             for worker in self._workers:
                 worker.stop()
-            self._kill_in(STOP_TIMEOUT + GRACE)
+            self._kill_in(self._options.limits.stop + GRACE)
             await asyncio.wait(keeping)
         for task in others:
             task.cancel()

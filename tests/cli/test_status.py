@@ -17,6 +17,7 @@ from aiodicom.cli import status, view
 from aiodicom.cli.descriptors import ensure_descriptors
 from aiodicom.cli.serve import descriptors_of
 from aiodicom.cli.view import SOCKET
+from aiodicom.limits import DEFAULT_LIMITS
 from tests.cli.running import PROGRAM, Running, once, run, write_files
 from tests.cli.test_serve import connected, serving
 
@@ -159,6 +160,6 @@ async def test_a_limit_that_is_too_low_is_told_at_the_start(tmp_path: Path, work
     assert "port" in await program.line()
     process.terminate()
     assert (await program.end()).exit_code == 0
-    needed = descriptors_of(128)
+    needed = descriptors_of(DEFAULT_LIMITS)
     assert f"it may need {needed:,} files and connections at a time, and the system allows 600: " in warning
     assert f"`ulimit -n {needed}`" in warning
