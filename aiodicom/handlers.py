@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, cast
 
 from anyio import CapacityLimiter, to_thread
 
-from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request
+from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request, UnrecognizedRQ
 from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.query import NO_OPTIONS, QueryOptions
@@ -96,16 +96,16 @@ class Dispatcher:
     def status_at_once(self, operation: Operation) -> int | None:
         """Return the status of an operation that needs no handler; None where one must run.
 
-        Where nobody offers it that is 0x0211, Unrecognized Operation; where the SOP class of the command is not the
-        abstract syntax of its context, or the peer has not the role of SCU there, 0x0122, SOP Class Not Supported
-        (PS3.7 Annex C).
+        Where the SOP class of the command is not the abstract syntax of its context, or the peer has not the role of SCU
+        there, that is 0x0122, SOP Class Not Supported; where PS3.7 does not know the command, or nobody offers it,
+        0x0211, Unrecognized Operation (PS3.7 Annex C).
         """
         context, command = operation.context, operation.command
         key = type(command), context.abstract_syntax
+        if not context.as_scp or operation.sop_class_uid != context.abstract_syntax:
+            return UNRECOGNIZED_OPERATION if isinstance(command, UnrecognizedRQ) else SOP_CLASS_NOT_SUPPORTED
         if key not in self._handlers:
             return UNRECOGNIZED_OPERATION
-        if not context.as_scp or operation.sop_class_uid != context.abstract_syntax:
-            return SOP_CLASS_NOT_SUPPORTED
         return SUCCESS if self._handlers[key] is None else None
 
     async def __call__(self, operation: Operation) -> int | Conclusion | None:

@@ -287,7 +287,7 @@ async def test_a_later_service_replaces_an_earlier_one() -> None:
             ),
             0x8110,
         ),
-        (command_pdu(CT_CONTEXT, CEchoRQ(message_id=7, affected_sop_class_uid=VERIFICATION)), 0x8030),
+        (command_pdu(CT_CONTEXT, CEchoRQ(message_id=7, affected_sop_class_uid=CT)), 0x8030),
     ],
     ids=["C-FIND", "N-GET", "C-ECHO"],
 )
@@ -335,7 +335,7 @@ async def test_a_sop_class_that_differs_from_its_context_is_not_supported() -> N
 async def test_a_store_on_a_verification_context_is_refused() -> None:
     async with serving(_take_nothing) as server, raw_association(server) as peer:
         peer.send(store_pdu(context_id=ECHO_CONTEXT), fragment_pdu(data_set(), context_id=ECHO_CONTEXT))
-        assert (await peer.response()).status in (0x0122, 0x0211)
+        assert (await peer.response()).status == 0x0122
 
 
 async def test_a_message_id_that_is_outstanding_is_a_duplicate() -> None:
