@@ -43,7 +43,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"server"}),
     frozenset({"activity", "remote"}),
     frozenset({"archive"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "conformance"}),
     frozenset({"__main__"}),
 )
 HEIGHT: Final = {unit: height for height, floor in enumerate(FLOORS) for unit in floor}
