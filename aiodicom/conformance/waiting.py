@@ -43,13 +43,12 @@ async def _trickle(peer: Peer, data: Callable[[int], bytes], period: float) -> N
 
 async def _slowly(peer: Peer, data: Callable[[int], bytes], limit: float, tolerance: float, *expected: str) -> None:
     """Speak a little at a time, until the acceptor has had enough."""
-    async with asyncio.TaskGroup() as group:
-        speaking = group.create_task(_trickle(peer, data, limit / _TICKS))
-        try:
-            patience = limit + tolerance + peer.target.patience
-            await due(peer.heard(patience), limit, tolerance, *expected)
-        finally:
-            speaking.cancel()
+    speaking = asyncio.create_task(_trickle(peer, data, limit / _TICKS))
+    try:
+        await due(peer.heard(limit + tolerance + peer.target.patience), limit, tolerance, *expected)
+    finally:
+        speaking.cancel()
+        await asyncio.wait([speaking])
 
 
 async def _slow_request(target: Target) -> None:
