@@ -1,7 +1,7 @@
 """T04: the cells of PS3.8 Table 9-10 that a requestor can bring an acceptor into, each one a case.
 
 Sta1 to Sta3, Sta6, Sta8 and Sta13 can be entered from outside; Sta7 and Sta9 to Sta12 are for an end that asks for a release,
-and Sta4, Sta5, Sta9 and Sta11 for the requestor.
+and Sta4, Sta5, Sta9 and Sta11 for the requestor. The two cells in which ARTIM runs out are T12 and T18/never-closes.
 """
 
 from __future__ import annotations
