@@ -46,14 +46,22 @@ from aiodicom.errors import (
 from aiodicom.inquiring import Inquiry, inquire
 from aiodicom.invoking import Invoker
 from aiodicom.limits import DEFAULT_LIMITS, Limits
-from aiodicom.operation import Conclusion, IncomingDataSet, Operation, ReceivedResponse, ReceiveWindow, Responses
+from aiodicom.operation import (
+    Conclusion,
+    IncomingDataSet,
+    Operation,
+    ReceivedResponse,
+    ReceiveWindow,
+    Reserve,
+    Responses,
+)
 from aiodicom.outgoing import Instance, choose_context, prepare
 from aiodicom.performing import Dispatch, Performer, fields_of
 from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.scoped import Instances, Intake, Matches, Movement
 from aiodicom.sending import DataSetSource, Sender
 from aiodicom.terms import Peer, Terms
-from aiodicom.transport import Connection
+from aiodicom.transport import Connection, Pace
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.pdu import PDV, AAbort, AReleaseRP, AReleaseRQ, ControlPDU
 from aiodicom.upper_layer.presentation import PresentationContext
@@ -88,6 +96,9 @@ class Observer:
 
     def association_refused(self, peer: Peer | None, error: Exception) -> None:
         """A connection did not become an association: it was rejected, aborted, lost, or never spoke."""
+
+    def connection_turned_away(self, address: str) -> None:
+        """A connection from that address was closed by a server, since there are too many."""
 
     def message_sent(self, association: Association, command: Command) -> None:
         """A command set is about to be written; its data set, if any, follows."""
@@ -156,6 +167,7 @@ class Association:
         dispatch: Dispatch,
         limits: Limits,
         audience: Audience,
+        reserve: Reserve | None = None,
         in_thread: InThread = in_any_thread,
     ) -> None:
         self.terms = terms
@@ -172,7 +184,7 @@ class Association:
         self._error: AssociationError | None = None
         # What we ask of the peer.
         self._sender = Sender(connection, terms.maximum_length, on_message=self._tell_sent, on_cut=self._abort)
-        self._window = ReceiveWindow(connection)
+        self._window = ReceiveWindow(connection, limits.maximum_buffered, reserve)
         self._invoker = Invoker(self._sender, self._window, terms.maximum_invoked, self._watch_by)
         self._response: tuple[Response, bytearray] | None = None  # one whose data set is arriving
         self._intake: Intake | None = None  # of our C-GET
@@ -192,7 +204,7 @@ class Association:
         connection.receiver = self
         for observer in audience.observers:
             observer.association_opened(self)
-        self._watch_period = min(limits.stall, limits.idle or math.inf)
+        self._watch_period = min(limits.stall, limits.rate_period, limits.idle or math.inf)
         self._watch = self._loop.call_later(self._watch_period, self._watch_peer)
 
     def __repr__(self) -> str:
@@ -621,9 +633,14 @@ class Association:
             self._end(_aborted_by_provider(event))
 
     @property
-    def expects_more(self) -> bool:
-        """Whether the peer is inside a message, or owes a response (for the connection, not for users)."""
-        return self._assembler.inside_message or self._invoker.is_waiting
+    def inside_message(self) -> bool:
+        """Whether the peer is inside a message (for the connection, not for users)."""
+        return self._assembler.inside_message
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the peer owes a response (for the connection, not for users)."""
+        return self._invoker.is_waiting
 
     def connection_closed(self) -> None:
         """Note that the transport connection is gone (for the connection, not for users)."""
@@ -741,6 +758,7 @@ class Association:
         self._invoker.end(error)
         self._sender.end(error)
         self._performer.end()
+        self._window.leave_reserve()
         for observer in self._audience.observers:
             observer.association_closed(self, error)
 
@@ -760,9 +778,15 @@ class Association:
         if due <= now:
             self._response_overdue()
             return
-        if self._assembler.inside_message or self._upper_layer.inside_pdu:
+        pace = self._connection.pace
+        if pace.is_open:
             words, limit = "the peer stopped in the middle of a message", self._limits.stall
             since = self._connection.last_received
+            if self._is_too_slow(pace, now):
+                slow = f"the peer sent less than {self._limits.minimum_rate} bytes/s for {self._limits.rate_period:g} s"
+                self._abort(slow, source=2)
+                return
+            due = min(due, pace.since + self._limits.rate_period)
         elif self._performer.is_busy or self._invoker.is_waiting:
             words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
@@ -774,6 +798,16 @@ class Association:
             self._abort(f"{words} for {limit:g} s", source=2)
         else:
             self._watch_by(min(since + limit, due, now + self._watch_period), anew=True)
+
+    def _is_too_slow(self, pace: Pace, now: float) -> bool:
+        """Judge what the peer has begun and not ended, once for each period."""
+        connection = self._connection
+        if connection.is_held or connection.last_resumed > pace.since:
+            pace.judge(now, connection.bytes_received)  # that was of our making
+            return False
+        if now < pace.since + self._limits.rate_period:
+            return False
+        return pace.judge(now, connection.bytes_received) < self._limits.minimum_rate
 
     def _due_after_all(self, now: float, unsent: int) -> float:
         """Return when a response is due that seems overdue, but that the peer could not send yet."""

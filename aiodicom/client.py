@@ -274,7 +274,7 @@ class _Answer:
             case ProviderAbort():
                 self.association.set_exception(AssociationAborted(2, event.reason or 0, event.detail, by_peer=False))
 
-    expects_more = False  # one PDU answers
+    inside_message = awaits_answer = False  # one PDU answers
 
     def connection_closed(self) -> None:
         if not self.association.done():

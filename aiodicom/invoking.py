@@ -11,7 +11,7 @@ from typing import Final
 from aiodicom.dimse.commands import MAY_BE_PENDING, RESPONSES, CCancelRQ, CGetRQ, Request, Response
 from aiodicom.dimse.status import Category
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
-from aiodicom.operation import HIGH_WATER, ReceivedResponse, ReceiveWindow, Responses
+from aiodicom.operation import ReceivedResponse, ReceiveWindow, Responses
 from aiodicom.sending import DataSetSource, Sender
 
 NESTED_BOUND: Final = 16 * 1024 * 1024
@@ -278,7 +278,7 @@ class Invoker:
             await self._turns.take()
         finally:
             if not self._turns.are_awaited:
-                self._window.set_bound(HIGH_WATER)
+                self._window.set_bound(None)
 
     def _forget(self, message_id: int) -> None:
         if self._outstanding.pop(message_id, None) is not None:

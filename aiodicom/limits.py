@@ -58,7 +58,6 @@ class Timeouts:
     cancel: float = _seconds(5, "for the end of an operation after our C-CANCEL")
     send: float = _seconds(30, "for the peer to take anything of what we write")
     stall: float = _seconds(30, "for the next bytes of a PDU or a message that has begun")
-    pdu: float = _seconds(30, "for a PDU that has begun to end, or what `minimum_rate` gives its length, if more")
     idle: float | None = _seconds(
         60, "for the next message of the peer, where nothing is being performed for it", per_node=True
     )
@@ -81,7 +80,7 @@ class Limits(Timeouts):
     stop: float = _seconds(10, "for operations to end once the server is to stop", zero="aborts them")
     minimum_rate: int = _limit(
         4 * KIB,
-        "how slow a peer may send while a message is open",
+        "how slow a peer may send while a PDU or a message is open",
         unit="bytes/s",
         zero="is any",
         per_node=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-HIGH_WATER: Final = DEFAULT_LIMITS.maximum_buffered
-"""How many bytes of data sets an association buffers before it stops reading from the peer."""
-
 FILE_BATCH: Final = 1024 * 1024
 """How much of a data set is written to a file at once, in bytes."""
 
@@ -65,19 +63,46 @@ class Inflow(Protocol):
         """Take one `pause_reading` back."""
 
 
+class Reserve:
+    """The bytes that all associations of a server have received and nobody has taken yet.
+
+    Args:
+        limit: how many there may be; beyond it an association may hold what one read brings.
+
+    Attributes:
+        used: how many there are.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there are too many."""
+        return self.used > self.limit
+
+
 class ReceiveWindow:
     """The bytes of data sets that an association has received and nobody has taken yet: the bound of its memory.
 
     Args:
         inflow: is paused when there are too many, until there is room again.
+        high: how many are too many.
+        reserve: counts them, too; while it is exhausted, any are too many. None is one of its own, without a limit.
     """
 
-    __slots__ = ("_high", "_inflow", "_paused", "buffered")
+    __slots__ = ("_high", "_inflow", "_paused", "_reserve", "_usual", "buffered")
 
-    def __init__(self, inflow: Inflow) -> None:
+    def __init__(
+        self, inflow: Inflow, high: int = DEFAULT_LIMITS.maximum_buffered, reserve: Reserve | None = None
+    ) -> None:
         self._inflow = inflow
         self._paused = False
-        self._high = HIGH_WATER
+        self._high = self._usual = high
+        self._reserve = reserve or Reserve(sys.maxsize)
         self.buffered = 0
 
     @property
@@ -88,17 +113,27 @@ class ReceiveWindow:
     def add(self, count: int) -> None:
         """Count bytes that came in; with a negative number, bytes that were taken."""
         self.buffered += count
+        reserve = self._reserve
+        reserve.used += count
+        high = (
+            self._high if reserve.used <= reserve.limit else 0
+        )  # each goes on when its own are taken: none waits for others
         if self._paused:
-            if self.buffered <= self._high // 2:
+            if self.buffered <= high // 2:
                 self._paused = False
                 self._inflow.resume_reading()
-        elif self.buffered > self._high:
+        elif self.buffered > high:
             self._paused = True
             self._inflow.pause_reading()
 
-    def set_bound(self, high: int) -> None:
-        """Let so many bytes come before reading is paused; half of them must be left before it goes on."""
-        self._high = high
+    def leave_reserve(self) -> None:
+        """Count for itself from now on: its association is over, and what is left is about to be forgotten."""
+        self._reserve.used -= self.buffered
+        self._reserve = Reserve(sys.maxsize)
+
+    def set_bound(self, high: int | None) -> None:
+        """Let so many bytes come before reading is paused; half of them must be left before it goes on. None: as usual."""
+        self._high = self._usual if high is None else high
         self.add(0)
 
 

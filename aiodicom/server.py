@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter
 
+from aiodicom.admission import TEMPORARY_CONGESTION, Doorkeeper, LocalTally, Tally
 from aiodicom.association import Association, Audience, Observer
 from aiodicom.dimse.commands import CEchoRQ
 from aiodicom.errors import (
@@ -80,8 +81,6 @@ have run out it tries, and logs an error with a traceback, as often; then again 
 _NO_REASON_GIVEN: Final = (1, 1, 1)
 _CALLING_AE_TITLE_NOT_RECOGNIZED: Final = (1, 1, 3)
 _CALLED_AE_TITLE_NOT_RECOGNIZED: Final = (1, 1, 7)
-_TEMPORARY_CONGESTION: Final = (2, 3, 1)
-_LOCAL_LIMIT_EXCEEDED: Final = (2, 3, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +137,7 @@ class Server:
         worker_threads: how many threads there are to write files and decode data sets in, and as many again for handlers
             that are plain functions.
         observers: hooks; by default one that logs.
+        tally: counts connections and associations; by default those of this server.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class Server:
         stop_timeout: float | None = None,
         worker_threads: int = 8,
         observers: Sequence[Observer] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         if not valid_ae_title(ae_title):
             raise LocalProtocolError(f"{ae_title!r} is no AE title (PS3.5 §6.2)")
@@ -183,7 +184,9 @@ class Server:
         self.associate_handler: AssociateHandler | None = None
         self._acceptors: set[_Acceptor] = set()
         self._servers: list[asyncio.Server] = []
-        self._roll = _Roll()
+        self._tally = tally or LocalTally()
+        self._roll = _Roll(self._tally)
+        self.doorkeeper = Doorkeeper(self.limits, self._tally, self._turned_away)
         self.workers = Workers(worker_threads)
         self._limiter: CapacityLimiter | None = None  # there is one when the event loop is known
         self.audience = Audience((*self.observers, self._roll))
@@ -270,6 +273,7 @@ class Server:
         self._limiter = CapacityLimiter(self.worker_threads)
         self.audience = Audience((*self.observers, self._roll))
         self.dispatcher = self._dispatcher()  # `services` is a list that its owner may have changed
+        self.doorkeeper = Doorkeeper(self.limits, self._tally, self._turned_away)  # likewise
         self.is_stopping = False
         self._stopped = asyncio.Event()
         try:
@@ -346,11 +350,6 @@ class Server:
 
     # What its connections ask of it.
 
-    @property
-    def counted_associations(self) -> int:
-        """How many associations count against the limit: ours; those of other processes, too, where they share one."""
-        return len(self._roll.associations)
-
     def check(self, peer: Peer) -> None:
         """Decide whether a peer may have an association now.
 
@@ -358,9 +357,8 @@ class Server:
             AssociationRejected: it may not.
         """
         if self.is_stopping:
-            raise AssociationRejected(*_TEMPORARY_CONGESTION)
-        if self.counted_associations >= self.limits.maximum_associations:
-            raise AssociationRejected(*_LOCAL_LIMIT_EXCEEDED)
+            raise AssociationRejected(*TEMPORARY_CONGESTION)
+        self.doorkeeper.check(peer.host)
         called = peer.called_ae_title
         if not valid_ae_title(called) or (self.require_called_ae_title and called != self.ae_title):
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED)
@@ -415,8 +413,6 @@ class Server:
         return servers
 
     def _connection(self, tls: Credentials | ssl.SSLContext | None) -> asyncio.BaseProtocol:
-        if len(self._acceptors) >= self.limits.maximum_connections:
-            return _Turned()
         upper_layer = UpperLayer(maximum_length=self.limits.maximum_length)
         connection = Connection(upper_layer, self.limits)
         upper_layer.trace = self.audience.trace(connection)
@@ -428,25 +424,33 @@ class Server:
     def forget(self, acceptor: _Acceptor) -> None:
         """Count a connection no more."""
         self._acceptors.discard(acceptor)
+        self.doorkeeper.leave(acceptor)
+
+    def _turned_away(self, address: str) -> None:
+        for observer in self.observers:
+            observer.connection_turned_away(address)
 
 
 class _Roll(Observer):
     """The associations that are established."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
         self.associations: set[Association] = set()
+        self._tally = tally
 
     def association_opened(self, association: Association) -> None:
         self.associations.add(association)
+        self._tally.add("associations", association.peer.host, 1)
 
     def association_closed(self, association: Association, _error: AssociationError) -> None:
         self.associations.discard(association)
+        self._tally.add("associations", association.peer.host, -1)
 
 
 class _Acceptor:
     """One transport connection of a server, and its association from the moment there is one."""
 
-    __slots__ = ("_association", "_connection", "_decision", "_is_told", "_peer", "_server")
+    __slots__ = ("_association", "_connection", "_decision", "_is_told", "_peer", "_server", "address")
 
     def __init__(self, server: Server, connection: Connection) -> None:
         self._server = server
@@ -455,8 +459,21 @@ class _Acceptor:
         self._decision: asyncio.Task[None] | None = None
         self._peer: Peer | None = None
         self._is_told = False
+        self.address = ""
         connection.receiver = self
+        connection.on_opened = self._opened
         connection.on_closed = partial(server.forget, self)
+
+    def _opened(self, transport: asyncio.Transport) -> None:
+        address = transport.get_extra_info("peername")
+        if isinstance(address, tuple):
+            self.address = str(address[0])
+        self._server.doorkeeper.come(self)
+
+    def turn_away(self) -> None:
+        """Close the connection at once: there are too many."""
+        self._is_told = True
+        self._connection.cut()
 
     async def finish(self, timeout: float) -> None:
         """End it: what is being performed may take `timeout` seconds more."""
@@ -486,7 +503,7 @@ class _Acceptor:
             case ProviderAbort(reason=reason, detail=detail):
                 self._not_established(AssociationAborted(None if reason is None else 2, reason or 0, detail))
 
-    expects_more = False  # after its request it is our turn
+    inside_message = awaits_answer = False  # after its request it is our turn
 
     def connection_closed(self) -> None:
         if self._decision is not None:
@@ -510,9 +527,12 @@ class _Acceptor:
 
     async def _ask(self, handler: AssociateHandler, request: AAssociateRQ, peer: Peer) -> None:
         try:
-            response = await handler(peer)
+            async with asyncio.timeout(self._server.limits.decision):
+                response = await handler(peer)
         except AssociationRejected as rejection:
             self._reject(rejection)
+        except TimeoutError as error:
+            self._reject(AssociationRejected(*TEMPORARY_CONGESTION), error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
             self._reject(AssociationRejected(*_NO_REASON_GIVEN), error)
         else:
@@ -574,8 +594,10 @@ class _Acceptor:
             dispatch=server.dispatcher,
             limits=server.limits,
             audience=server.audience,
+            reserve=server.doorkeeper.reserve,
             in_thread=server.workers,
         )
+        server.doorkeeper.seat(self)
         self._connection.flush()  # the peer hears of an association that is counted
 
     def _not_established(self, error: Exception) -> None:
@@ -585,13 +607,6 @@ class _Acceptor:
         self._is_told = True
         for observer in self._server.observers:
             observer.association_refused(self._peer, error)
-
-
-class _Turned(asyncio.Protocol):
-    """A connection too many: closed before it can say a word."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()
 
 
 async def _closed(servers: list[asyncio.Server]) -> None:

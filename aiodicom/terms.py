@@ -53,6 +53,11 @@ class Peer:
     identity: UserIdentity | None = None
     certificate: PeerCertificate | None = None
 
+    @property
+    def host(self) -> str:
+        """The host of its address; empty where the transport has none."""
+        return self.address[0] if self.address else ""
+
     def __str__(self) -> str:
         # repr() escapes what a hostile peer may have put into its AE title.
         where = f"@{self.address[0]}:{self.address[1]}" if self.address else ""

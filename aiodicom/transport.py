@@ -59,8 +59,41 @@ class Receiver(Protocol):
         """The transport connection is gone; the upper layer's last events came before."""
 
     @property
-    def expects_more(self) -> bool:
-        """Whether the peer has more to say before it is our turn."""
+    def inside_message(self) -> bool:
+        """Whether the peer has begun a message and not ended it."""
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the peer owes us something, so that it has more to say before it is our turn."""
+
+
+class Pace:
+    """How fast a peer sends what it has begun: a PDU, a message, or one behind the other.
+
+    It is looked at after each read, which costs next to nothing, and judged from time to time.
+
+    Attributes:
+        is_open: whether something has begun and not ended.
+        since: from when on it is measured, in the event loop's time.
+    """
+
+    __slots__ = ("_bytes", "is_open", "since")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.since = 0.0
+        self._bytes = 0
+
+    def turn(self, is_open: bool, now: float, received: int) -> None:
+        """Something has begun, or all that had begun has ended, when so many bytes had come."""
+        self.is_open = is_open
+        self.since, self._bytes = now, received
+
+    def judge(self, now: float, received: int) -> float:
+        """Return how many bytes a second came, and measure anew from now on."""
+        rate = (received - self._bytes) / max(now - self.since, 1e-9)
+        self.since, self._bytes = now, received
+        return rate
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -75,11 +108,13 @@ class Connection(asyncio.BufferedProtocol):
         receiver: who gets the events; to be assigned before the connection is made, and whenever it changes.
         is_closed: whether the transport connection is gone.
         loss: why it is gone, where something went wrong; None where one end closed it.
+        on_opened: called with the transport as soon as it is there, before TLS; it may close it.
         on_closed: called when the transport connection is gone, after the receiver was told.
         bytes_received: how many bytes have come.
         bytes_sent: how many were given to the transport.
         last_received: when bytes last came, in the event loop's time.
         last_resumed: when `resume_reading` last let them come again, likewise.
+        pace: how fast the peer sends what it has begun.
     """
 
     receiver: Receiver
@@ -88,10 +123,12 @@ class Connection(asyncio.BufferedProtocol):
         self.upper_layer = upper_layer
         self.timeouts = timeouts
         self.loss: Exception | None = None
+        self.on_opened: Callable[[asyncio.Transport], None] | None = None
         self.on_closed: Callable[[], None] | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
         self.last_received = self.last_resumed = 0.0
+        self.pace = Pace()
         self._loop = asyncio.get_running_loop()
         self._buffer = _receive_buffers.get(self._loop) or _receive_buffer_for(self._loop)
         self._transport: asyncio.Transport | None = None
@@ -100,6 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         self._artim_starts = 0
         self._cut_off: asyncio.TimerHandle | None = None
         self._ended = False  # nothing more can be written
+        self._is_cut = False
         self._gathered = 0  # bytes that wait for `flush`
         self._discarded = 0
         self._holds = 0
@@ -113,10 +151,16 @@ class Connection(asyncio.BufferedProtocol):
     def transport_opened(self, transport: asyncio.Transport) -> None:
         """Know of a transport before the connection is made: in a TLS handshake."""
         self._transport = transport
+        if self.on_opened is not None:
+            self.on_opened(transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport, so this cannot be asserted.
-        self._transport = transport = cast("asyncio.Transport", transport)
+        transport = cast("asyncio.Transport", transport)
+        if self._transport is None:
+            self.transport_opened(transport)
+            if self._is_cut:
+                return
         transport.set_write_buffer_limits(high=WRITE_BATCH)
         self._set_up_socket(transport.get_extra_info("socket"))
         self.last_received = self._loop.time()
@@ -127,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.last_received = self._loop.time()
+        self.last_received = now = self._loop.time()
         self.bytes_received += nbytes
         if self.upper_layer.state is State.STA13:
             self._discarded += nbytes
@@ -136,11 +180,10 @@ class Connection(asyncio.BufferedProtocol):
         upper_layer = self.upper_layer
         upper_layer.receive_data(self._buffer[:nbytes])
         self.flush()
-        if (
-            self._socket is not None
-            and (upper_layer.inside_pdu or self.receiver.expects_more)
-            and _QUICK_ACK is not None
-        ):
+        is_open = upper_layer.inside_pdu or self.receiver.inside_message
+        if is_open is not self.pace.is_open:
+            self.pace.turn(is_open, now, self.bytes_received)
+        if self._socket is not None and (is_open or self.receiver.awaits_answer) and _QUICK_ACK is not None:
             # The kernel forgets this after each read. Without it, a peer that leaves Nagle's algorithm on waits 40 ms
             # for our delayed acknowledgement between its command and its data set. What we say next acknowledges the
             # end of its message, and a packet of its own would cost as much as all the rest.
@@ -264,6 +307,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def cut(self) -> None:
         """Close the transport connection at once; what was not yet written is lost."""
+        self._is_cut = True
         if self._transport is not None:
             self._transport.abort()
 

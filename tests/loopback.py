@@ -152,6 +152,7 @@ class Recorder(Observer):
         self.calls: list[str] = []
         self.closed: list[AssociationError] = []
         self.refused: list[Exception] = []
+        self.turned_away: list[str] = []
         self.failed: list[Exception] = []
         self.associations: list[Association] = []
         self._changed = asyncio.Event()
@@ -178,6 +179,10 @@ class Recorder(Observer):
     def association_refused(self, _peer: Peer | None, error: Exception) -> None:
         self.refused.append(error)
         self._note(f"refused {type(error).__name__}")
+
+    def connection_turned_away(self, address: str) -> None:
+        self.turned_away.append(address)
+        self._note("turned away")
 
     def message_sent(self, _association: Association, command: Command) -> None:
         self._note(f"sent {type(command).__name__}")

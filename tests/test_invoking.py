@@ -10,7 +10,7 @@ import pytest
 from aiodicom import AssociationAborted, LocalProtocolError, Operation, OperationTimeout, Timeouts
 from aiodicom.dimse.commands import CEchoRSP, CGetRSP
 from aiodicom.invoking import NESTED_BOUND
-from aiodicom.operation import HIGH_WATER
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.scoped import Matches
 from aiodicom.services.query import find_service
 from tests.inquiries import (
@@ -227,10 +227,12 @@ async def test_a_request_inside_of_too_large_a_query_is_an_error_and_not_for_eve
         async for _ in matches:
             with pytest.raises(LocalProtocolError, match="operations_window"):
                 await association.c_echo()
-            assert association._window.buffered <= 2 * NESTED_BOUND + HIGH_WATER
+            assert association._window.buffered <= 2 * NESTED_BOUND + DEFAULT_LIMITS.maximum_buffered
             break
         await until(lambda: association._connection.is_held)
-        assert association._window.buffered < 2 * NESTED_BOUND - HIGH_WATER  # the bound is what it was
+        assert (
+            association._window.buffered < 2 * NESTED_BOUND - DEFAULT_LIMITS.maximum_buffered
+        )  # the bound is what it was
         await association.abort()
 
 

@@ -40,7 +40,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"association", "handlers", "logs"}),
     frozenset({"client"}),
     frozenset({"services"}),
-    frozenset({"server"}),
+    frozenset({"admission", "server"}),
     frozenset({"activity", "remote"}),
     frozenset({"archive"}),
     frozenset({"cli", "conformance"}),

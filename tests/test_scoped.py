@@ -30,7 +30,8 @@ from aiodicom.dimse.commands import (
     CGetRSP,
 )
 from aiodicom.dimse.status import PENDING, Status
-from aiodicom.operation import HIGH_WATER, MAXIMUM_IDENTIFIER
+from aiodicom.limits import DEFAULT_LIMITS
+from aiodicom.operation import MAXIMUM_IDENTIFIER
 from aiodicom.rows import encode_row
 from aiodicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
 from tests.inquiries import (
@@ -376,7 +377,7 @@ async def test_a_million_matches_wait_outside_until_they_are_taken() -> None:
     async with asked(script) as association, find(association) as matches:
         await anext(matches)
         await until(lambda: association._connection.is_held)
-        assert association._window.buffered < 2 * HIGH_WATER
+        assert association._window.buffered < 2 * DEFAULT_LIMITS.maximum_buffered
         received = association.bytes_received
         for _ in range(10):
             await asyncio.sleep(0)
@@ -384,6 +385,6 @@ async def test_a_million_matches_wait_outside_until_they_are_taken() -> None:
         for _ in range(2000):  # twice what was buffered: reading goes on as they are taken
             await anext(matches)
         assert association.bytes_received > received
-        assert association._window.buffered < 2 * HIGH_WATER
+        assert association._window.buffered < 2 * DEFAULT_LIMITS.maximum_buffered
         assert sent < ENDLESS // 10
         await association.abort()

@@ -21,7 +21,7 @@ from aiodicom import (
     open_instance,
 )
 from aiodicom.dimse.commands import CCancelRQ, CGetRQ, CGetRSP, CMoveRSP, CStoreRQ, CStoreRSP
-from aiodicom.operation import HIGH_WATER
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.rows import encode_row
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_GET
 from tests.inquiries import (
@@ -135,7 +135,7 @@ async def test_a_slow_consumer_holds_the_peer_back() -> None:
     async with asked(script) as association, get(association) as instances:
         async for each in instances:
             await until(lambda: association._connection.is_held)
-            assert association._window.buffered < 2 * HIGH_WATER
+            assert association._window.buffered < 2 * DEFAULT_LIMITS.maximum_buffered
             assert sent < 4000
             assert sum([len(chunk) async for chunk in each.stream()]) == 3999 * 16_000
 

@@ -123,10 +123,13 @@ async def test_one_association_too_many() -> None:
 
 async def test_one_connection_too_many() -> None:
     async with serving(maximum_connections=2) as server:
-        async with raw_connection(server), connect(server) as association:
-            async with raw_connection(server) as third:
-                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                    await third.reader.readexactly(1)
+        async with connect(server) as association:
+            async with raw_connection(server) as silent, connect(server) as third:
+                assert await silent.rest() == b""  # it made room
+                async with raw_connection(server) as fourth:
+                    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                        await fourth.reader.readexactly(1)
+                assert (await third.c_echo()).status == 0
             assert (await association.c_echo()).status == 0
         await until(lambda: not server._acceptors)
         await assert_alive(server)

@@ -22,6 +22,7 @@ from aiodicom.cli.words import amount, status_words
 from aiodicom.dimse import commands
 from aiodicom.dimse.status import Category
 from aiodicom.errors import ArchiveError
+from aiodicom.limits import Limits
 from aiodicom.logs import LoggingObserver, about, printable
 from aiodicom.server import Listener, Server
 from aiodicom.terms import Peer
@@ -97,21 +98,22 @@ class Pacs(Server):
             listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
             services=archive.services(),
             require_called_ae_title=options.require_called_aet,
-            limits=options.limits,
+            limits=_share(options.limits, options.workers),
             observers=observers,
+            tally=counters.tally(row) if options.workers > 1 else None,
         )
         self._counters = counters
-
-    @property
-    def counted_associations(self) -> int:
-        """Those of all workers."""
-        return self._counters.total("open")
 
     @contextmanager
     def admission(self, peer: Peer) -> Iterator[None]:
         """Admit a peer while no other worker does."""
         with self._counters.held(), super().admission(peer):
             yield
+
+
+def _share(limits: Limits, workers: int) -> Limits:
+    """Return the limits of one of so many workers: memory is shared out, all else is counted together."""
+    return limits.changed(maximum_buffered_in_all=limits.maximum_buffered_in_all // workers)
 
 
 class Diary(Observer):

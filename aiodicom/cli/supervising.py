@@ -186,7 +186,7 @@ class _Worker:
         while not self._stopped.is_set():
             begun = loop.time()
             code = await self._live()
-            self._counters.add(self._row, "open", -self._counters.of(self._row)["open"])
+            self._counters.forget(self._row)
             if self._stopped.is_set():
                 return
             ends = 1 if loop.time() - begun >= STEADY else ends + 1
