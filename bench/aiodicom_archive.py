@@ -74,7 +74,9 @@ async def serve_archive(port: int, folder: Path) -> None:
 
 async def serve(port: int, services: Iterable[Service]) -> None:
     """Offer services."""
-    await serve_until_terminated(aiodicom.Server(AE_TITLE, port=port, services=services))
+    await serve_until_terminated(
+        aiodicom.Server(AE_TITLE, port=port, services=services, limits=aiodicom.Limits(bulk=True))
+    )
 
 
 if __name__ == "__main__":

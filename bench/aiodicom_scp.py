@@ -32,6 +32,7 @@ async def serve(listener: aiodicom.Listener, folder: Path | None, operations: in
     """Answer C-ECHO and C-STORE."""
     server = aiodicom.Server(
         listeners=[listener],
+        limits=aiodicom.Limits(bulk=True),
         maximum_associations=20_000,
         maximum_connections=20_000,
         maximum_operations=operations,

@@ -51,7 +51,9 @@ async def serve(port: int, folder: Path, write: str | None, *, unlimited: bool) 
 
     service = aiodicom.storage_service(keep, [CT], [IMPLICIT_VR_LITTLE_ENDIAN])
     longest = 0 if unlimited else DEFAULT_LIMITS.maximum_length
-    await serve_until_terminated(aiodicom.Server(port=port, services=[service], maximum_length=longest))
+    await serve_until_terminated(
+        aiodicom.Server(port=port, services=[service], limits=aiodicom.Limits(bulk=True), maximum_length=longest)
+    )
 
 
 async def send(port: int, dataset: Dataset, count: int, *, apart: bool) -> None:

@@ -27,7 +27,9 @@ def main() -> None:
 
 async def serve(port: int, instance: Path) -> None:
     """Answer C-ECHO, C-STORE, C-FIND and C-GET."""
-    server = aiodicom.Server(port=port, maximum_associations=ROOM, maximum_connections=ROOM)
+    server = aiodicom.Server(
+        port=port, limits=aiodicom.Limits(bulk=True), maximum_associations=ROOM, maximum_connections=ROOM
+    )
 
     @server.on_c_store
     async def discard(_operation: aiodicom.Operation) -> None:

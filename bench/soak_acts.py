@@ -86,7 +86,9 @@ class Crowd:
         self.port = port
         self.patience = patience
         self.ledger = Ledger()
-        self.destination = aiodicom.Server(MOVE_AE_TITLE, port=move_port, maximum_associations=1000)
+        self.destination = aiodicom.Server(
+            MOVE_AE_TITLE, port=move_port, limits=aiodicom.Limits(bulk=True), maximum_associations=1000
+        )
         self.destination.on_c_store(self._take)
         self.large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._opening = asyncio.Semaphore(AT_A_TIME)

@@ -55,6 +55,7 @@ async def serve(folder: Path, move_port: int, patience: float) -> None:
             AE_TITLE,
             port=0,
             services=archive.services(unknown_may=RIGHTS),
+            limits=aiodicom.Limits(bulk=True),
             maximum_associations=ROOM,
             maximum_connections=ROOM,
             timeouts=timeouts,
