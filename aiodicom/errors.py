@@ -107,17 +107,19 @@ class AssociationRejected(AssociationError):
         result: 1 permanent, 2 transient.
         source: 1 service-user, 2 service-provider (ACSE), 3 service-provider (presentation).
         reason: its meaning depends on the source (PS3.8 Table 9-21).
+        rule: which rule of ours rejected it, and what would allow it; no peer sees that.
     """
 
-    def __init__(self, result: int = 1, source: int = 1, reason: int = 1) -> None:
+    def __init__(self, result: int = 1, source: int = 1, reason: int = 1, *, rule: str = "") -> None:
         self.result = result
         self.source = source
         self.reason = reason
+        self.rule = rule
         words, self.hint = REJECTION_REASONS.get((source, reason), (f"reason {reason}", "see the peer's log"))
         super().__init__(
             f"association rejected: {words} "
             f"({REJECTION_RESULTS.get(result, f'result {result}')}, "
-            f"by the {REJECTION_SOURCES.get(source, f'source {source}')}); {self.hint}"
+            f"by the {REJECTION_SOURCES.get(source, f'source {source}')}){f', {rule}' if rule else f'; {self.hint}'}"
         )
 
 

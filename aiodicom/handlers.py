@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from anyio import CapacityLimiter, to_thread
 
@@ -29,6 +29,13 @@ Handler: TypeAlias = CoroutineHandler | BlockingHandler
 Success."""
 
 
+class Authority(Protocol):
+    """Decides who may ask for what."""
+
+    def check(self, operation: Operation) -> None:
+        """Raise a `DimseError` where the peer may not ask for the operation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One kind of request, for some abstract syntaxes, and its handler.
@@ -39,6 +46,7 @@ class Service:
         abstract_syntaxes: for which SOP classes, each with the transfer syntaxes and roles that are accepted.
         options: which options of Query/Retrieve and the worklist it takes, where a requestor offers them (PS3.4 §C.5.1.1).
         sub_operations: the SOP classes that it invokes on the same association, as a C-GET does, likewise.
+        rights: who may ask for it; by default what the server says.
     """
 
     request: type[Request]
@@ -46,6 +54,7 @@ class Service:
     abstract_syntaxes: Mapping[str, SupportedSyntax]
     options: QueryOptions = NO_OPTIONS
     sub_operations: Mapping[str, SupportedSyntax] = field(default_factory=dict)
+    rights: Authority | None = None
 
 
 VERIFICATION_SERVICE: Final = Service(CEchoRQ, None, {VERIFICATION: SupportedSyntax()})
@@ -73,18 +82,21 @@ class Dispatcher:
     Args:
         services: what is offered; a later one replaces an earlier one for the same request and abstract syntax.
         limiter: returns that of the worker threads for plain functions, when one is to run.
+        rights: who may ask for the services that do not say so themselves; by default everybody.
     """
 
-    def __init__(self, services: Iterable[Service], limiter: Limiter = lambda: None) -> None:
+    def __init__(
+        self, services: Iterable[Service], limiter: Limiter = lambda: None, rights: Authority | None = None
+    ) -> None:
         self.supported: dict[str, SupportedSyntax] = {}
         """What is accepted for each abstract syntax: what any of its services accepts."""
         self.options: dict[str, QueryOptions] = {}
         """What of Query/Retrieve and the worklist is negotiated for each abstract syntax."""
-        self._handlers: dict[tuple[type[Request], str], CoroutineHandler | None] = {}
+        self._handlers: dict[tuple[type[Request], str], tuple[CoroutineHandler | None, Authority | None]] = {}
         for service in services:
             handler = None if service.handler is None else _as_coroutine(service.handler, limiter)
             for uid, syntax in service.abstract_syntaxes.items():
-                self._handlers[service.request, uid] = handler
+                self._handlers[service.request, uid] = handler, service.rights or rights
                 self.options[uid] = service.options
                 self._support(uid, syntax)
             for uid, syntax in service.sub_operations.items():
@@ -99,18 +111,24 @@ class Dispatcher:
         Where the SOP class of the command is not the abstract syntax of its context, or the peer has not the role of SCU
         there, that is 0x0122, SOP Class Not Supported; where PS3.7 does not know the command, or nobody offers it,
         0x0211, Unrecognized Operation (PS3.7 Annex C).
+
+        Raises:
+            DimseError: the peer may not ask for it.
         """
         context, command = operation.context, operation.command
-        key = type(command), context.abstract_syntax
         if not context.as_scp or operation.sop_class_uid != context.abstract_syntax:
             return UNRECOGNIZED_OPERATION if isinstance(command, UnrecognizedRQ) else SOP_CLASS_NOT_SUPPORTED
-        if key not in self._handlers:
+        found = self._handlers.get((type(command), context.abstract_syntax))
+        if found is None:
             return UNRECOGNIZED_OPERATION
-        return SUCCESS if self._handlers[key] is None else None
+        handler, rights = found
+        if rights is not None:
+            rights.check(operation)
+        return SUCCESS if handler is None else None
 
     async def __call__(self, operation: Operation) -> int | Conclusion | None:
         """Run the handler of an operation and return its status; None is Success."""
-        handler = self._handlers[type(operation.command), operation.context.abstract_syntax]
+        handler, _ = self._handlers[type(operation.command), operation.context.abstract_syntax]
         result = None if handler is None else await handler(operation)
         return result if isinstance(result, int | Conclusion) and not isinstance(result, bool) else None
 

@@ -1,12 +1,18 @@
 """Nodes: the other AEs that an application knows, and what each may ask of it; kept in an `aiodicom.toml`.
 
-A node is a table of that file, and `may` may be left out where it may do everything::
+A node is a table of that file, of which the last three may be left out: by default it may do everything, and whoever has its
+AE title is taken for it. An AE title proves nothing, a certificate does. `unknown` is everybody else::
 
     [nodes.pacs]
     ae_title = "PACS"
     host = "10.0.0.5"
     port = 104
+    networks = ["10.0.0.0/24"]
+    certificate = "pacs.example"
     may = ["echo", "find", "get"]
+
+    [unknown]
+    may = ["echo"]
 
 They are also read from what the users of Orthanc and of DCMTK's dcmqrscp have: their configurations.
 """
@@ -17,31 +23,41 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import limits_from
+from aiodicom.tls import PeerCertificate
 from aiodicom.upper_layer.pdu import valid_ae_title
 
 __all__ = [
     "RIGHTS",
     "Node",
     "add_node",
+    "check_rights",
     "format_address",
+    "format_header",
+    "format_key",
     "format_node",
+    "is_loopback",
     "node_name",
     "nodes_from_dcmqrscp",
     "nodes_from_orthanc",
     "read_limits",
     "read_nodes",
+    "read_unknown",
+    "rights_in_order",
 ]
 
-_RIGHTS_IN_ORDER: Final = ("echo", "store", "find", "get", "move")
+_RIGHTS_IN_ORDER: Final = ("echo", "store", "find", "get", "move", "worklist")
 RIGHTS: Final = frozenset(_RIGHTS_IN_ORDER)
-"""What a node may be allowed: `find` is the worklist, too."""
+"""What a node may be allowed: `find` is C-FIND in the models of Query/Retrieve, `worklist` that in the Modality Worklist."""
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _NAME: Final = re.compile(r"\w[\w.-]*")
 _RESERVED: Final = "self"  # what `--to self` means
@@ -51,14 +67,18 @@ _TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "ae_title": (str, "a string"),
     "host": (str, "a string"),
     "port": (int, "a number"),
+    "networks": (list, "an array of strings"),
+    "certificate": (str, "a string"),
     "may": (list, "an array of strings"),
 }
+_FINGERPRINT: Final = re.compile(r"(?:sha-?256[:=]?)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
 _ORTHANC_RIGHTS: Final = {
     "AllowEcho": "echo",
     "AllowStore": "store",
     "AllowFind": "find",
     "AllowGet": "get",
     "AllowMove": "move",
+    "AllowFindWorklist": "worklist",
 }
 
 
@@ -72,6 +92,9 @@ class Node:
         host: its name or address.
         port: on which it listens.
         may: some of `RIGHTS`; by default all of them.
+        networks: from where it calls, such as "10.0.0.0/24" or "10.0.0.5"; by default from anywhere.
+        certificate: what it shows when it calls by TLS: an alternative name that an authority of ours certified, or the
+            SHA-256 fingerprint; by default it need not show any.
 
     Raises:
         LocalProtocolError: one of these is none; the message begins with which.
@@ -82,6 +105,9 @@ class Node:
     host: str
     port: int
     may: frozenset[str] = RIGHTS
+    networks: tuple[str, ...] = ()
+    certificate: str = ""
+    _networks: tuple[Network, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name == _RESERVED:
@@ -96,8 +122,9 @@ class Node:
             raise LocalProtocolError(f"host: {self.host!r} is no host: write its name or its address, without a port")
         if not 0 < self.port < 65536:
             raise LocalProtocolError(f"port: {self.port} is no port: a number from 1 to 65535")
-        if unknown := self.may - RIGHTS:
-            raise LocalProtocolError(f"may: {min(unknown)!r} is no right: say {', '.join(_RIGHTS_IN_ORDER)}")
+        check_rights(self.may)
+        object.__setattr__(self, "_networks", tuple(map(_network, self.networks)))
+        object.__setattr__(self, "certificate", _normal_certificate(self.certificate))
 
     def __str__(self) -> str:
         return format_address(self.ae_title, self.host, self.port)
@@ -105,7 +132,77 @@ class Node:
     @property
     def rights(self) -> tuple[str, ...]:
         """What it may, in the order of the Standard's services."""
-        return tuple(right for right in _RIGHTS_IN_ORDER if right in self.may)
+        return rights_in_order(self.may)
+
+    def rule_against(self, host: str | None, certificate: PeerCertificate | None) -> str:
+        """Return which rule says that a peer is not this node, though it has its AE title.
+
+        Args:
+            host: the address that the peer calls from.
+            certificate: what it showed in its TLS handshake.
+
+        Returns:
+            "networks" or "certificate"; empty where the peer is this node.
+        """
+        if self._networks:
+            address = _address(host)
+            if address is None or not any(address in network for network in self._networks):
+                return "networks"
+        if self.certificate and (
+            certificate is None or self.certificate not in (certificate.fingerprint, *certificate.names)
+        ):
+            return "certificate"
+        return ""
+
+
+def check_rights(rights: frozenset[str]) -> None:
+    """See that rights are some.
+
+    Raises:
+        LocalProtocolError: one is none; the message begins with "may".
+    """
+    if unknown := rights - RIGHTS:
+        raise LocalProtocolError(f"may: {min(unknown)!r} is no right: say {', '.join(_RIGHTS_IN_ORDER)}")
+
+
+def rights_in_order(rights: Iterable[str]) -> tuple[str, ...]:
+    """Return rights in the order of the Standard's services."""
+    return tuple(sorted(rights, key=_RIGHTS_IN_ORDER.index))
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        advice = "write such as '10.0.0.0/24' or '10.0.0.5'"
+        raise LocalProtocolError(f"networks: {text!r} is no network: {error}; {advice}") from None
+
+
+def _address(host: str | None) -> IPv4Address | IPv6Address | None:
+    """Return the address of a peer, that of IPv4 behind one of IPv6 where it is mapped to it."""
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether an address is one of this machine's to itself."""
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _normal_certificate(text: str) -> str:
+    """Return a fingerprint or a name as `PeerCertificate` has them."""
+    if not text.isprintable() or text != text.strip():
+        raise LocalProtocolError(f"certificate: {text!r} is neither a name nor a SHA-256 fingerprint")
+    if found := _FINGERPRINT.fullmatch(text):
+        return found[1].replace(":", "").lower()
+    if "://" in text:
+        return text  # a URI
+    address = _address(text)
+    return text.lower() if address is None else str(address)
 
 
 def format_address(ae_title: str, host: str, port: int) -> str:
@@ -149,17 +246,56 @@ def read_limits(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise LocalProtocolError(f"{os.fspath(path)}: [limits]: {error}") from None
 
 
+def read_unknown(path: str | os.PathLike[str]) -> frozenset[str] | None:
+    """Return what an `aiodicom.toml` allows to everybody who is no node: its table `[unknown]`.
+
+    Returns:
+        None where it does not say.
+
+    Raises:
+        LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
+        OSError: the file cannot be read.
+    """
+    table = _tables_of(_text_of(path), path).get("unknown")
+    if table is None:
+        return None
+    try:
+        if not isinstance(table, dict) or table.keys() != {"may"}:
+            raise LocalProtocolError("it has one key, may")
+        _check_key("may", table["may"])
+        may = frozenset(table["may"])
+        check_rights(may)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"{os.fspath(path)}: [unknown]: {error}") from None
+    return may
+
+
 def format_node(node: Node) -> str:
     """Return the lines of an `aiodicom.toml` that make the node known, without a newline at the end."""
     lines = [
-        f"[nodes.{_toml_key(node.name)}]",
-        f"ae_title = {_toml_string(node.ae_title)}",
-        f"host = {_toml_string(node.host)}",
+        format_header(node),
+        format_key("ae_title", node.ae_title),
+        format_key("host", node.host),
         f"port = {node.port}",
     ]
+    if node.networks:
+        lines.append(format_key("networks", node.networks))
+    if node.certificate:
+        lines.append(format_key("certificate", node.certificate))
     if node.may != RIGHTS:
-        lines.append(f"may = [{', '.join(map(_toml_string, node.rights))}]")
+        lines.append(format_key("may", node.rights))
     return "\n".join(lines)
+
+
+def format_key(key: str, value: str | Iterable[str]) -> str:
+    """Return the line of an `aiodicom.toml` that gives a key that string, or those strings."""
+    written = _toml_string(value) if isinstance(value, str) else f"[{', '.join(map(_toml_string, value))}]"
+    return f"{key} = {written}"
+
+
+def format_header(node: Node) -> str:
+    """Return the line of an `aiodicom.toml` with which the table of a node begins."""
+    return f"[nodes.{_toml_key(node.name)}]"
 
 
 def add_node(path: str | os.PathLike[str], node: Node) -> None:
@@ -224,15 +360,25 @@ def _node_of(name: str, table: object) -> Node:
         raise LocalProtocolError("is no table; write [nodes.NAME], and below it ae_title, host and port")
     values: dict[str, Any] = dict(table)
     for key, value in values.items():
-        if key not in _TYPES:
-            raise LocalProtocolError(f"{key}: is no key of a node; it has ae_title, host, port and may")
-        kind, words = _TYPES[key]
-        if type(value) is not kind or (isinstance(value, list) and not all(isinstance(each, str) for each in value)):
-            raise LocalProtocolError(f"{key}: is not {words}")
+        _check_key(key, value)
+        if not value and key in ("networks", "certificate"):
+            raise LocalProtocolError(f"{key}: says nothing; leave it out where anything will do")
     for key in ("ae_title", "host", "port"):
         if key not in values:
             raise LocalProtocolError(f"{key}: is missing")
-    return Node(name, values["ae_title"], values["host"], values["port"], frozenset(values.get("may", RIGHTS)))
+    if "may" in values:
+        values["may"] = frozenset(values["may"])
+    if "networks" in values:
+        values["networks"] = tuple(values["networks"])
+    return Node(name, **values)
+
+
+def _check_key(key: str, value: object) -> None:
+    if key not in _TYPES:
+        raise LocalProtocolError(f"{key}: is no key of a node; it has {', '.join(_TYPES)}")
+    kind, words = _TYPES[key]
+    if type(value) is not kind or (isinstance(value, list) and not all(isinstance(each, str) for each in value)):
+        raise LocalProtocolError(f"{key}: is not {words}")
 
 
 def _toml_key(name: str) -> str:
@@ -250,7 +396,7 @@ def nodes_from_orthanc(text: str) -> list[Node]:
     """Return the `DicomModalities` of a configuration of Orthanc, in either of its forms, with what each may.
 
     Comments and commas at an end are allowed there. Names are made such as nodes have, see `node_name`; they, and the AE
-    titles, may be there more than once.
+    titles, may be there more than once. Where it has `DicomCheckModalityHost`, those with an address call from there only.
 
     Raises:
         LocalProtocolError: it is none, or one of them is wrong; the message names that one.
@@ -262,7 +408,9 @@ def nodes_from_orthanc(text: str) -> list[Node]:
     modalities = configuration.get("DicomModalities") if isinstance(configuration, dict) else None
     if not isinstance(modalities, dict):
         raise LocalProtocolError("is no configuration of Orthanc: it has no DicomModalities")
-    return [_node_from_orthanc(name, modality) for name, modality in modalities.items()]
+    nodes = [_node_from_orthanc(name, modality) for name, modality in modalities.items()]
+    checks_hosts = configuration.get("DicomCheckModalityHost") is True
+    return [replace(node, networks=(node.host,)) if checks_hosts and _address(node.host) else node for node in nodes]
 
 
 def _plain_json(text: str) -> str:
@@ -277,7 +425,11 @@ def _node_from_orthanc(name: str, modality: Any) -> Node:  # noqa: ANN401 - what
         case [ae_title, host, port, *_]:
             may = RIGHTS
         case {"AET": ae_title, "Host": host, "Port": port}:
-            may = frozenset(right for key, right in _ORTHANC_RIGHTS.items() if modality.get(key, True))
+            allowed = {
+                "AllowFindWorklist": modality.get("AllowFind", True),
+                **modality,
+            }  # older ones have one key for both
+            may = frozenset(right for key, right in _ORTHANC_RIGHTS.items() if allowed.get(key, True))
         case _:
             raise LocalProtocolError(
                 f'DicomModalities: {name!r} is not ["AET", "host", port], nor has AET, Host and Port'

@@ -20,7 +20,7 @@ class Dispatch(Protocol):
     """Performs operations."""
 
     def status_at_once(self, operation: Operation) -> int | None:
-        """Return the status of an operation that needs no handler; None where one must run."""
+        """Return the status of an operation that needs no handler; None where one must run. A `DimseError` is one, too."""
 
     async def __call__(self, operation: Operation) -> int | Conclusion | None:
         """Run the handler and return its status; None is Success. A `DimseError` is a status, too."""
@@ -81,16 +81,21 @@ class Performer:
     def begin(self, operation: Operation, dispatch: Dispatch) -> None:
         """Perform an operation by what finds and runs its handler."""
         request = operation.command
+        comment = ""
         if self._running and any(self._is_outstanding(other, request.message_id) for other in self._running.values()):
             status: int | None = DUPLICATE_INVOCATION
         else:
-            status = dispatch.status_at_once(operation)
+            try:
+                status = dispatch.status_at_once(operation)
+            except DimseError as refusal:
+                status, comment = refusal.status, refusal.comment
         if status is not None and operation.data_set.is_complete:
             # A task for what waits for nothing would cost more than the answer itself.
-            response = respond(request, status)
+            response = respond(request, status, error_comment=comment) if comment else respond(request, status)
             if self._sender.send_at_once(operation.context.context_id, response):
                 return
-        task = self._loop.create_task(self._perform(operation, status, dispatch))
+        conclusion = None if status is None else Conclusion(status, comment)
+        task = self._loop.create_task(self._perform(operation, conclusion, dispatch))
         self._running[task] = operation
         task.add_done_callback(self._ended)
         if len(self._running) > self._maximum + SPARE_OPERATIONS and not self._too_many:
@@ -134,9 +139,10 @@ class Performer:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler({"message": "aiodicom: an operation failed", "exception": error})
 
-    async def _perform(self, operation: Operation, status: int | None, dispatch: Dispatch) -> None:
-        """Run the handler, unless the status is known; discard what is left of the data set; send the response."""
-        conclusion = await self._conclusion_of(operation, dispatch) if status is None else Conclusion(status)
+    async def _perform(self, operation: Operation, conclusion: Conclusion | None, dispatch: Dispatch) -> None:
+        """Run the handler, unless it is known what comes of it; discard what is left of the data set; send the response."""
+        if conclusion is None:
+            conclusion = await self._conclusion_of(operation, dispatch)
         if not 0 <= conclusion.status <= 0xFFFF:
             conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
         operation.is_answered = True

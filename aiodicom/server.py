@@ -31,6 +31,7 @@ from aiodicom.limits import DEFAULT_LIMITS, Limits, Timeouts
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node
 from aiodicom.query import NO_OPTIONS, QUERY_RETRIEVE_CLASSES, QueryOptions
+from aiodicom.rights import Rights
 from aiodicom.secure_transport import SecureTransport
 from aiodicom.services.query import FindHandler, find_service
 from aiodicom.services.retrieve import Destinations, RetrieveHandler, get_service, move_service
@@ -76,6 +77,10 @@ BACKLOG: Final = 1024
 ACCEPTED_AT_A_TIME: Final = 1
 """How many are accepted before others have their turn. asyncio takes its `backlog` for that, too, and where the descriptors
 have run out it tries, and logs an error with a traceback, as often; then again after a second."""
+
+_NO_AE_TITLE: Final = (
+    "since that is none: 1 to 16 characters of ASCII, no backslash, no control characters (PS3.5 §6.2)"
+)
 
 # PS3.8 Table 9-21: result, source, reason.
 _NO_REASON_GIVEN: Final = (1, 1, 1)
@@ -123,6 +128,7 @@ class Server:
         services: what is offered, besides what the `on_…` decorators add.
         require_called_ae_title: reject who asks for another AE title than ours.
         calling_ae_titles: reject everybody else; None admits all. An AE title proves nothing about who has it.
+        rights: who may ask for which operations; who may ask for none is rejected. None lets everybody ask for all.
         limits: how many may come in, how much is taken of them, how long each wait may take.
         maximum_associations: that limit, if it is another one: how many may be established at a time; beyond that they are
             rejected as transient.
@@ -150,6 +156,7 @@ class Server:
         services: Iterable[Service] = (),
         require_called_ae_title: bool = False,
         calling_ae_titles: Collection[str] | None = None,
+        rights: Rights | None = None,
         limits: Limits = DEFAULT_LIMITS,
         maximum_associations: int | None = None,
         maximum_connections: int | None = None,
@@ -168,6 +175,7 @@ class Server:
         self.services = [VERIFICATION_SERVICE, *services]
         self.require_called_ae_title = require_called_ae_title
         self.calling_ae_titles = calling_ae_titles
+        self.rights = rights
         changes = {} if timeouts is None else asdict(timeouts)
         for name, value in (
             ("maximum_associations", maximum_associations),
@@ -258,7 +266,7 @@ class Server:
         self.dispatcher = self._dispatcher()
 
     def _dispatcher(self) -> Dispatcher:
-        return Dispatcher(self.services, lambda: self._limiter)
+        return Dispatcher(self.services, lambda: self._limiter, self.rights)
 
     # Its life.
 
@@ -359,12 +367,20 @@ class Server:
         if self.is_stopping:
             raise AssociationRejected(*TEMPORARY_CONGESTION)
         self.doorkeeper.check(peer.host)
-        called = peer.called_ae_title
-        if not valid_ae_title(called) or (self.require_called_ae_title and called != self.ae_title):
-            raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED)
-        known = self.calling_ae_titles
-        if not valid_ae_title(peer.calling_ae_title) or (known is not None and peer.calling_ae_title not in known):
-            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED)
+        self._check_ae_titles(peer.called_ae_title, peer.calling_ae_title)
+        if self.rights is not None:
+            self.rights.admit(peer)
+
+    def _check_ae_titles(self, called: str, calling: str) -> None:
+        if not valid_ae_title(called):
+            raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)
+        if self.require_called_ae_title and called != self.ae_title:
+            rule = f"by the rule require_called_ae_title, which is {self.ae_title!r}, not {called!r}"
+            raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=rule)
+        if not valid_ae_title(calling):
+            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)
+        if self.calling_ae_titles is not None and calling not in self.calling_ae_titles:
+            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule="by the rule calling_ae_titles")
 
     @contextmanager
     def admission(self, peer: Peer) -> Iterator[None]:

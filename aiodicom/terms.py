@@ -42,6 +42,8 @@ class Peer:
         implementation_version_name: the same.
         identity: who the requestor says to be (PS3.7 §D.3.3.7); nothing of it is ever printed.
         certificate: what it proved to be in the TLS handshake; None where it showed none, or there was none.
+        is_encrypted: whether the connection is one of TLS.
+        local_address: our own end of the connection; None where the transport has none.
     """
 
     ae_title: str
@@ -52,6 +54,8 @@ class Peer:
     implementation_version_name: str = ""
     identity: UserIdentity | None = None
     certificate: PeerCertificate | None = None
+    is_encrypted: bool = False
+    local_address: tuple[str, int] | None = None
 
     @property
     def host(self) -> str:
@@ -127,14 +131,20 @@ def describe_peer(
     """
     implementation = find_item(said, ImplementationClassUID)
     version = find_item(said, ImplementationVersionName)
-    address = extra_info("peername")
+    ssl_object = extra_info("ssl_object")
     return Peer(
         ae_title,
         request.called_ae_title,
         request.calling_ae_title,
-        (str(address[0]), int(address[1])) if isinstance(address, tuple) and len(address) >= 2 else None,
+        _host_and_port(extra_info("peername")),
         implementation.uid if implementation else "",
         version.name if version else "",
         find_item(request.user_information, UserIdentity),
-        certificate_of(extra_info("ssl_object")),
+        certificate_of(ssl_object),
+        ssl_object is not None,
+        _host_and_port(extra_info("sockname")),
     )
+
+
+def _host_and_port(address: object) -> tuple[str, int] | None:
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) and len(address) >= 2 else None

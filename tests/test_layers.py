@@ -37,7 +37,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "scoped",
         }
     ),
-    frozenset({"association", "handlers", "logs"}),
+    frozenset({"association", "handlers", "logs", "rights"}),
     frozenset({"client"}),
     frozenset({"services"}),
     frozenset({"admission", "server"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from aiodicom.nodes import (
     Node,
     add_node,
     format_node,
+    is_loopback,
     node_name,
     nodes_from_dcmqrscp,
     nodes_from_orthanc,
     read_nodes,
+    read_unknown,
 )
+from aiodicom.tls import PeerCertificate
 from tests.peers.orthanc import Orthanc, settings
 from tests.peers.process import Peer, free_port, require, running
 
@@ -27,7 +31,8 @@ PACS = Node("pacs", "PACS", "10.0.0.5", 104)
 
 
 def test_a_node() -> None:
-    assert (PACS.may, PACS.rights, str(PACS)) == (RIGHTS, ("echo", "store", "find", "get", "move"), "PACS@10.0.0.5:104")
+    rights = ("echo", "store", "find", "get", "move", "worklist")
+    assert (PACS.may, PACS.rights, str(PACS)) == (RIGHTS, rights, "PACS@10.0.0.5:104")
     assert str(Node("six", "SIX", "fe80::1%eth0", 104)) == "SIX@[fe80::1%eth0]:104"
     assert Node("some", "SOME", "h", 1, frozenset({"move", "echo"})).rights == ("echo", "move")
 
@@ -49,7 +54,14 @@ def test_a_node() -> None:
         ({"host": "${HOST}"}, "host: '${HOST}' is no host"),
         ({"port": 0}, "port: 0 is no port"),
         ({"port": 65536}, "port: 65536 is no port"),
-        ({"may": frozenset({"echo", "delete"})}, "may: 'delete' is no right: say echo, store, find, get, move"),
+        (
+            {"may": frozenset({"echo", "delete"})},
+            "may: 'delete' is no right: say echo, store, find, get, move, worklist",
+        ),
+        ({"networks": ("10.0.0.1/24",)}, "networks: '10.0.0.1/24' is no network: 10.0.0.1/24 has host bits set"),
+        ({"networks": ("10.0.0.0/8", "ct.example")}, "networks: 'ct.example' is no network: "),
+        ({"certificate": " pacs.example"}, "certificate: ' pacs.example' is neither a name nor a SHA-256 fingerprint"),
+        ({"certificate": "pacs\nexample"}, "certificate: 'pacs\\nexample' is neither"),
     ],
 )
 def test_what_is_no_node(changes: dict[str, Any], message: str) -> None:
@@ -71,6 +83,75 @@ def test_what_is_no_node(changes: dict[str, Any], message: str) -> None:
 def test_names_made_of_any_text(text: str, name: str) -> None:
     assert node_name(text) == name
     assert Node(name, "A", "h", 1).name == name
+
+
+# Who it is.
+
+
+@pytest.mark.parametrize(
+    ("networks", "host", "rule"),
+    [
+        ((), None, ""),
+        (("10.0.0.0/24", "192.168.1.7"), "10.0.0.255", ""),
+        (("10.0.0.0/24", "192.168.1.7"), "192.168.1.7", ""),
+        (("10.0.0.0/24", "192.168.1.7"), "192.168.1.8", "networks"),
+        (("10.0.0.0/24",), "10.0.1.0", "networks"),
+        (("10.0.0.0/24",), "::ffff:10.0.0.9", ""),
+        (("10.0.0.0/24",), "::a00:9", "networks"),
+        (("10.0.0.0/24",), None, "networks"),
+        (("10.0.0.0/24",), "no address", "networks"),
+        (("fe80::/10",), "fe80::1%eth0", ""),
+        (("0.0.0.0/0",), "::1", "networks"),
+        (("::/0",), "127.0.0.1", "networks"),
+    ],
+)
+def test_the_networks_of_a_node(networks: tuple[str, ...], host: str | None, rule: str) -> None:
+    assert replace(PACS, networks=networks).rule_against(host, None) == rule
+
+
+SHOWN = PeerCertificate("ab" * 32, True, names=("pacs.example", "2001:db8::1", "https://pacs.example/A"))
+
+
+@pytest.mark.parametrize(
+    ("certificate", "rule"),
+    [
+        ("pacs.example", ""),
+        ("PACS.Example", ""),
+        ("example", "certificate"),
+        ("*.example", "certificate"),
+        ("2001:DB8:0::1", ""),
+        ("https://pacs.example/A", ""),
+        ("https://pacs.example/a", "certificate"),
+        ("ab" * 32, ""),
+        ("AB:" * 31 + "AB", ""),
+        ("sha256:" + "ab" * 32, ""),
+        ("SHA256=" + "AB:" * 31 + "AB", ""),
+        ("ab" * 31 + "ac", "certificate"),
+        ("ab" * 31, "certificate"),
+    ],
+)
+def test_the_certificate_of_a_node(certificate: str, rule: str) -> None:
+    node = replace(PACS, certificate=certificate)
+    assert node.rule_against("10.0.0.5", SHOWN) == rule
+    assert node.rule_against("10.0.0.5", None) == "certificate"
+    # What nobody certified has no names.
+    assert node.rule_against(None, PeerCertificate("cd" * 32)) == "certificate"
+
+
+def test_networks_and_certificate_have_both_to_be_right() -> None:
+    node = replace(PACS, networks=("10.0.0.5",), certificate="pacs.example")
+    assert node.rule_against("10.0.0.5", SHOWN) == ""
+    assert node.rule_against("10.0.0.6", SHOWN) == "networks"
+    assert node.rule_against("10.0.0.5", None) == "certificate"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True)]
+    + [(host, False) for host in ("10.0.0.1", "::2", "localhost", "", None)],
+)
+def test_what_is_of_this_machine(host: str | None, expected: bool) -> None:
+    assert is_loopback(host) is expected
 
 
 # aiodicom.toml.
@@ -99,16 +180,47 @@ def test_nodes_are_read(tmp_path: Path) -> None:
         host = "::1"
         port = 11112
         may = ["find", "echo"]
+        networks = ["::1", "10.0.0.0/24"]
+        certificate = "RT.example"
+
+        [unknown]
+        may = ["echo"]
         """,
     )
     assert read_nodes(path) == {
         "pacs": PACS,
-        "röntgen": Node("röntgen", "RT 1", "::1", 11112, frozenset({"echo", "find"})),
+        "röntgen": Node(
+            "röntgen", "RT 1", "::1", 11112, frozenset({"echo", "find"}), ("::1", "10.0.0.0/24"), "rt.example"
+        ),
     }
+    assert read_unknown(path) == frozenset({"echo"})
 
 
 def test_a_file_without_nodes(tmp_path: Path) -> None:
-    assert read_nodes(write(tmp_path, "")) == {}
+    path = write(tmp_path, "")
+    assert read_nodes(path) == {}
+    assert read_unknown(path) is None
+
+
+def test_nobody_else_may_do_anything(tmp_path: Path) -> None:
+    assert read_unknown(write(tmp_path, "[unknown]\nmay = []")) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unknown", "is no TOML: "),
+        ("unknown = 1", "[unknown]: it has one key, may"),
+        ("[unknown]", "[unknown]: it has one key, may"),
+        ("[unknown]\nmay = []\nport = 1", "[unknown]: it has one key, may"),
+        ("[unknown]\nmay = 'echo'", "[unknown]: may: is not an array of strings"),
+        ("[unknown]\nmay = ['fly']", "[unknown]: may: 'fly' is no right"),
+    ],
+)
+def test_what_is_wrong_about_everybody_else(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(LocalProtocolError, match=re.escape(f"{path}: {message}")):
+        read_unknown(path)
 
 
 GOOD = 'ae_title = "A"\nhost = "h"\nport = 1\n'
@@ -125,6 +237,11 @@ GOOD = 'ae_title = "A"\nhost = "h"\nport = 1\n'
         ("[nodes.pacs]\nae_title = 'A'\nhost = 'h'\nport = '1'", "[nodes.pacs]: port: is not a number"),
         ("[nodes.pacs]\nae_title = 'A'\nhost = 'h'\nport = true", "[nodes.pacs]: port: is not a number"),
         ("[nodes.pacs]\nae_title = 5\nhost = 'h'\nport = 1", "[nodes.pacs]: ae_title: is not a string"),
+        (f"[nodes.pacs]\n{GOOD}networks = '10.0.0.0/24'", "[nodes.pacs]: networks: is not an array of strings"),
+        (f"[nodes.pacs]\n{GOOD}networks = []", "[nodes.pacs]: networks: says nothing"),
+        (f"[nodes.pacs]\n{GOOD}networks = ['x']", "[nodes.pacs]: networks: 'x' is no network"),
+        (f"[nodes.pacs]\n{GOOD}certificate = ['a']", "[nodes.pacs]: certificate: is not a string"),
+        (f"[nodes.pacs]\n{GOOD}certificate = ''", "[nodes.pacs]: certificate: says nothing"),
         (f"[nodes.pacs]\n{GOOD}may = 'echo'", "[nodes.pacs]: may: is not an array of strings"),
         (f"[nodes.pacs]\n{GOOD}may = [1]", "[nodes.pacs]: may: is not an array of strings"),
         (f"[nodes.pacs]\n{GOOD}may = ['query']", "[nodes.pacs]: may: 'query' is no right"),
@@ -150,6 +267,8 @@ def test_lines_of_a_node() -> None:
     some = Node("a.b", 'SAY "A"', "h", 1, frozenset({"store", "echo"}))
     assert format_node(some) == '[nodes."a.b"]\nae_title = "SAY \\"A\\""\nhost = "h"\nport = 1\nmay = ["echo", "store"]'
     assert format_node(Node("none", "A", "h", 1, frozenset())).endswith("\nmay = []")
+    bound = replace(PACS, networks=("10.0.0.0/24", "::1"), certificate="PACS.example")
+    assert format_node(bound).endswith('\nnetworks = ["10.0.0.0/24", "::1"]\ncertificate = "pacs.example"')
 
 
 @pytest.mark.parametrize("before", ["", "# mine\n\n[serve]\nport = 1 # no newline at the end", "﻿[nodes]\r\n"])
@@ -158,7 +277,11 @@ def test_nodes_are_added_and_the_rest_stays(tmp_path: Path, before: str) -> None
     if before:
         path.parent.mkdir()
         path.write_bytes(before.encode())
-    others = [Node("röntgen", "RT", "::1", 1, frozenset({"echo"})), Node("a.b", 'SAY "A"', "h", 65535, frozenset())]
+    bound = ("::1", "10.0.0.0/24"), "ab" * 32
+    others = [
+        Node("röntgen", "RT", "::1", 1, frozenset({"echo"}), *bound),
+        Node("a.b", 'SAY "A"', "h", 65535, frozenset()),
+    ]
     for node in (PACS, *others):
         add_node(path, node)
     assert read_nodes(path) == {node.name: node for node in (PACS, *others)}
@@ -199,16 +322,24 @@ def test_modalities_in_both_forms_with_comments() -> None:
         // "gone" : [ "GONE", "h", 1 ],
         "untrusted" : {
           "AET" : "ORTHANC", "Port" : 4242, "Host" : "::1", "Manufacturer" : "Generic",
-          "AllowFind" : false, "AllowMove" : false, "AllowStore" : true, "AllowFindWorklist" : false
-        }, // the last one
+          "AllowFind" : false, "AllowMove" : false, "AllowStore" : true, "AllowFindWorklist" : true
+        },
+        "old" : { "AET" : "OLD", "Port" : 4242, "Host" : "h", "AllowFind" : false }, // the last one
       },
     }
     """
     assert nodes_from_orthanc(text) == [
         PACS,
         Node("CT-1", "CT 1", "ct.example", 11112),
-        Node("untrusted", "ORTHANC", "::1", 4242, frozenset({"echo", "store", "get"})),
+        Node("untrusted", "ORTHANC", "::1", 4242, frozenset({"echo", "store", "get", "worklist"})),
+        Node("old", "OLD", "h", 4242, RIGHTS - {"find", "worklist"}),
     ]
+
+
+def test_where_orthanc_checks_hosts_so_do_we() -> None:
+    modalities = '{"a": ["A", "10.0.0.5", 104], "b": ["B", "b.example", 104], "c": ["C", "::1", 104]}'
+    nodes = nodes_from_orthanc(f'{{"DicomCheckModalityHost": true, "DicomModalities": {modalities}}}')
+    assert [node.networks for node in nodes] == [("10.0.0.5",), (), ("::1",)]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +383,7 @@ async def test_orthanc_has_the_same_modalities(tmp_path: Path) -> None:
             each["AET"],
             each["Host"],
             each["Port"],
-            frozenset(right for right in RIGHTS if each[f"Allow{right.title()}"]),
+            frozenset(right for right in RIGHTS if each[f"Allow{right.replace('worklist', 'find').title()}"]),
         )
         for name, each in there.items()
     }

@@ -21,7 +21,6 @@ from aiodicom.archive.index import Index, Readers, explained, open_index
 from aiodicom.archive.locking import FolderLock, locked, own_folder
 from aiodicom.archive.query import compile_query, compile_retrieval
 from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, make_index, recover
-from aiodicom.archive.rights import UNKNOWN_MAY, Nodes, Rights
 from aiodicom.archive.services import services_of
 from aiodicom.archive.shelf import INCOMING, Shelf
 from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
@@ -33,6 +32,7 @@ from aiodicom.operation import FILE_BATCH, IncomingDataSet, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
 from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
+from aiodicom.rights import Nodes, Rights, UnknownMay
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.workers import Workers, in_any_thread
 
@@ -243,19 +243,21 @@ class Archive:
 
     # What a server mounts.
 
-    def services(self, *, unknown_may: frozenset[str] = UNKNOWN_MAY) -> tuple[Service, ...]:
+    def services(self, *, unknown_may: UnknownMay = None, rights: Rights | None = None) -> tuple[Service, ...]:
         """Return the archive as services: `Server("ARCHIVE", services=archive.services())`.
 
-        C-STORE, C-FIND, C-GET and C-MOVE in every information model, and the worklist. A node may do what its rights say;
-        the nodes are the move destinations.
+        C-ECHO, C-STORE, C-FIND, C-GET and C-MOVE in every information model, and the worklist. A node may do what its
+        rights say; the nodes are the move destinations.
 
         Args:
-            unknown_may: what everybody else may do; by default C-ECHO and C-STORE.
+            unknown_may: what everybody else may do; by default C-ECHO, and who calls from this machine C-STORE, too.
+            rights: both in one, where a server has the same: `Server("ARCHIVE", rights=rights, …)` rejects the association
+                of who may do nothing.
 
         Raises:
             LocalProtocolError: two nodes have one AE title.
         """
-        return tuple(services_of(self, Rights(self.nodes, unknown_may)))
+        return tuple(services_of(self, Rights(self.nodes, unknown_may) if rights is None else rights))
 
     # Keeping instances.
 

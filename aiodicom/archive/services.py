@@ -5,22 +5,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiodicom.archive.query import Query, compile_query
-from aiodicom.archive.rights import Rights
 from aiodicom.archive.worklist import WorklistQuery, compile_worklist_query
-from aiodicom.dimse.commands import CEchoRQ
-from aiodicom.handlers import Service, storage_service
+from aiodicom.handlers import VERIFICATION_SERVICE, Service, storage_service
 from aiodicom.nodes import Node
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.part10 import InstanceFile
 from aiodicom.query import MODELS, Model, QueryOptions
+from aiodicom.rights import Rights
 from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
-from aiodicom.uids import VERIFICATION
-from aiodicom.upper_layer.presentation import SupportedSyntax
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -45,25 +43,28 @@ class Holdings(Protocol):
 
 
 def services_of(archive: Holdings, rights: Rights) -> Iterator[Service]:
-    """Yield the services: Storage, Query/Retrieve in every information model, the Modality Worklist.
+    """Yield the services: Verification, Storage, Query/Retrieve in every information model, the Modality Worklist.
 
     Args:
         archive: keeps, finds and retrieves.
-        rights: who may ask what; a node that may be sent to is a move destination.
+        rights: who may ask what; the nodes are the move destinations.
     """
-    performer = _Performer(archive, rights)
-    yield storage_service(performer.store)
-    if rights.limit_echo:
-        yield Service(CEchoRQ, performer.echo, {VERIFICATION: SupportedSyntax()})
+    for service in _services_of(archive, _Performer(archive, rights)):
+        yield replace(service, rights=rights)
+
+
+def _services_of(archive: Holdings, performer: _Performer) -> Iterator[Service]:
+    yield VERIFICATION_SERVICE
+    yield storage_service(archive.store)
     yield find_service(performer.find_steps, "worklist", options=OPTIONS)
     for model in MODELS.values():
         if model.levels and model.find:
             yield find_service(partial(performer.find, model), model.name, options=OPTIONS)
         if model.get:
-            yield get_service(partial(performer.retrieve, "get", model), model.name, options=OPTIONS)
+            yield get_service(partial(performer.retrieve, model), model.name, options=OPTIONS)
         if model.move:
             yield move_service(
-                partial(performer.retrieve, "move", model),
+                partial(performer.retrieve, model),
                 performer.destination,
                 model.name,
                 ae_title=archive.ae_title,
@@ -78,22 +79,13 @@ class _Performer:
         self._archive = archive
         self._rights = rights
 
-    async def echo(self, operation: Operation) -> None:
-        self._rights.check(operation, "echo")
-
-    async def store(self, operation: Operation) -> None:
-        self._rights.check(operation, "store")
-        await self._archive.store(operation)
-
     def find(self, model: Model, operation: Operation) -> AsyncGenerator[Conclusion, None]:
-        self._rights.check(operation, "find")
         query = compile_query(
             operation.identifier, model, options=operation.options, retrieve_ae_title=self._archive.ae_title
         )
         return self._answers(query, operation)
 
     def find_steps(self, operation: Operation) -> AsyncGenerator[Conclusion, None]:
-        self._rights.check(operation, "find")
         return self._answers(compile_worklist_query(operation.identifier, options=operation.options), operation)
 
     async def _answers(self, query: Query | WorklistQuery, operation: Operation) -> AsyncGenerator[Conclusion, None]:
@@ -102,11 +94,8 @@ class _Performer:
             async for row in rows:
                 yield Conclusion(query.status, data_set=row)
 
-    async def retrieve(self, right: str, model: Model, operation: Operation) -> list[InstanceFile]:
-        self._rights.check(operation, right)
+    async def retrieve(self, model: Model, operation: Operation) -> list[InstanceFile]:
         return await self._archive.instances(operation.identifier, model.name, options=operation.options)
 
-    def destination(self, ae_title: str, operation: Operation, /) -> Node | None:
-        # Rights first: who may not move does not learn which nodes there are.
-        self._rights.check(operation, "move")
-        return self._rights.node(ae_title)
+    def destination(self, ae_title: str, operation: Operation, /) -> Node:
+        return self._rights.destination(ae_title, operation.peer, own=self._archive.ae_title)

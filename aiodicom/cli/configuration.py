@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aiodicom.errors import LocalProtocolError
-from aiodicom.nodes import Node, read_limits, read_nodes
+from aiodicom.nodes import Node, read_limits, read_nodes, read_unknown
 
 FILE_NAME: Final = "aiodicom.toml"
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def known_nodes(named: Path | None) -> dict[str, Node]:
     Raises:
         LocalProtocolError: the file is wrong, or cannot be read.
     """
-    return _read(named, read_nodes)
+    return _read(named, read_nodes) or {}
 
 
 def known_limits(named: Path | None) -> dict[str, Any]:
@@ -42,13 +42,22 @@ def known_limits(named: Path | None) -> dict[str, Any]:
     Raises:
         LocalProtocolError: the file is wrong, or cannot be read.
     """
-    return _read(named, read_limits)
+    return _read(named, read_limits) or {}
 
 
-def _read(named: Path | None, read: Callable[[Path], dict[str, T]]) -> dict[str, T]:
+def known_unknown(named: Path | None) -> frozenset[str] | None:
+    """Return what everybody may who is no node; None where the file does not say, or there is none.
+
+    Raises:
+        LocalProtocolError: the file is wrong, or cannot be read.
+    """
+    return _read(named, read_unknown)
+
+
+def _read(named: Path | None, read: Callable[[Path], T]) -> T | None:
     path = configuration_file(named)
     if path is None:
-        return {}
+        return None
     try:
         return read(path)
     except OSError as error:
@@ -56,7 +65,7 @@ def _read(named: Path | None, read: Callable[[Path], dict[str, T]]) -> dict[str,
 
 
 class KnownNodes:
-    """The nodes by name, read again where the file has changed.
+    """The nodes by name, and what everybody else may, read again where the file has changed.
 
     Args:
         named: the file that is named, if one is.
@@ -69,19 +78,22 @@ class KnownNodes:
         self._named = named
         self._seen: tuple[Path, int, int] | bool | None = False  # nothing yet
         self._nodes: dict[str, Node] = {}
+        self.unknown_may: frozenset[str] | None = None
+        """What everybody else may, as of the last call; None where the file does not say."""
 
     def __call__(self) -> dict[str, Node]:
         """Return them."""
         seen = self._look()
         if seen != self._seen:
             self._seen = seen  # a file that is wrong is told of once
-            self._nodes = known_nodes(self._named)
+            nodes, unknown_may = known_nodes(self._named), known_unknown(self._named)
+            self._nodes, self.unknown_may = nodes, unknown_may
         return self._nodes
 
     def _look(self) -> tuple[Path, int, int] | None:
         path = configuration_file(self._named)
         try:
-            found = None if path is None else path.stat()
+            found = None if path is None else os.stat(path)  # noqa: PTH116 - for each operation, and so in haste
         except OSError:  # `known_nodes` says what is wrong
             return None
         return None if path is None or found is None else (path, found.st_mtime_ns, found.st_size)

@@ -7,8 +7,7 @@ import re
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Final
@@ -21,7 +20,7 @@ from aiodicom.cli.options import Command, Parser, add_config
 from aiodicom.cli.peer import ANY_AE_TITLE, parse_peer
 from aiodicom.cli.words import amount
 from aiodicom.errors import LocalProtocolError
-from aiodicom.nodes import RIGHTS, Node, add_node, nodes_from_dcmqrscp, nodes_from_orthanc
+from aiodicom.nodes import RIGHTS, Node, add_node, nodes_from_dcmqrscp, nodes_from_orthanc, rights_in_order
 
 HELP: Final = "list the nodes that are known by name, add one, import those of another program"
 NOTES: Final = """\
@@ -30,9 +29,12 @@ NOTES: Final = """\
   import FILE              from a configuration of Orthanc, or from a dcmqrscp.cfg
 
 The nodes are in ./aiodicom.toml where there is one, else in ~/.config/aiodicom/aiodicom.toml.
-Other commands take NAME for a PEER, and `aiodicom serve` allows a node what it may."""
+Other commands take NAME for a PEER, and `aiodicom serve` allows a node what it may: echo, store,
+find, get, move, and worklist, which is to find in that. Whoever has the AE title of a node, but calls
+from elsewhere, or without that certificate, may do nothing."""
 
 HEADINGS: Final = ("NAME", "AE TITLE", "HOST", "PORT", "MAY")
+BOUND: Final = "ONLY FROM"
 EVERYTHING: Final = "everything"
 
 
@@ -41,7 +43,16 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser = Parser("aiodicom nodes", "aiodicom nodes [options] [list | add NAME PEER | import FILE]", HELP, NOTES)
     parser.add_argument("words", metavar="list, add, import", nargs="*", help="see below")
     parser.add_argument("-aec", "--call", metavar="AET", help="AE title of the node that is added")
-    parser.add_argument("--may", metavar="RIGHTS", help="what it may: some of echo,store,find,get,move (all of them)")
+    parser.add_argument(
+        "--may", metavar="RIGHTS", help=f"what it may: some of {','.join(rights_in_order(RIGHTS))} (all)"
+    )
+    parser.add_argument("--networks", metavar="LIST", help="from where it calls: 10.0.0.0/24,10.1.0.5 (anywhere)")
+    parser.add_argument(
+        "--certificate",
+        metavar="NAME",
+        default="",
+        help="what it shows by TLS: an alternative name or a fingerprint",
+    )
     add_config(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     options = parser.parse_intermixed_args(arguments)
@@ -57,8 +68,10 @@ def _action(options: Namespace) -> tuple[str, Node | Path | None]:
     match options.words:
         case ["add", name, *peer] if peer:
             return "add", _node(name, peer, options)
-        case _ if options.call is not None or options.may is not None:
-            raise ValueError("-aec and --may belong to add NAME AET@HOST:PORT")
+        case _ if (
+            any(value is not None for value in (options.call, options.may, options.networks)) or options.certificate
+        ):
+            raise ValueError("-aec, --may, --networks and --certificate belong to add NAME AET@HOST:PORT")
         case [] | ["list"]:
             return "list", None
         case ["import", file]:
@@ -77,8 +90,13 @@ def _node(name: str, peer: Sequence[str], options: Namespace) -> Node:
         raise ValueError(f"unexpected: {' '.join(rest)}")
     if address.ae_title == ANY_AE_TITLE:
         raise ValueError("name its AE title: AET@HOST:PORT, or HOST PORT -aec AET")
-    may = RIGHTS if options.may is None else frozenset(filter(None, re.split(r"[,\s]+", options.may)))
-    return Node(name, address.ae_title, address.host, address.port, may)
+    may = RIGHTS if options.may is None else frozenset(_words(options.may))
+    networks = tuple(_words(options.networks or ""))
+    return Node(name, address.ae_title, address.host, address.port, may, networks, options.certificate)
+
+
+def _words(text: str) -> Iterator[str]:
+    return filter(None, re.split(r"[,\s]+", text))
 
 
 async def run(options: Namespace) -> ExitCode:
@@ -96,7 +114,8 @@ def _list(options: Namespace) -> ExitCode:
     path, nodes = configuration_file(options.config), known_nodes(options.config)
     if not sys.stdout.isatty():
         for node in nodes.values():
-            say(json.dumps({**asdict(node), "may": node.rights}))
+            keys = ("name", "ae_title", "host", "port", "networks", "certificate")
+            say(json.dumps({**{key: getattr(node, key) for key in keys}, "may": node.rights}))
     elif nodes:
         _say_table(nodes, f"{amount(len(nodes), 'node')} in {path}")
     else:
@@ -105,13 +124,23 @@ def _list(options: Namespace) -> ExitCode:
 
 
 def _say_table(nodes: Mapping[str, Node], title: str) -> None:
-    rows = [(node.name, node.ae_title, node.host, str(node.port), _may(node)) for node in nodes.values()]
-    columns = Columns([HEADINGS, *rows], get_terminal_size().columns)
-    say("\n".join((title, "", bold(columns.line(HEADINGS)), *map(columns.line, rows))))
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    rows += [(node.name, node.ae_title, node.host, str(node.port), _may(node)) for node in nodes.values()]
+    if any(bounds := [*map(_bound, nodes.values())]):
+        rows = [(*row, bound) for row, bound in zip(rows, (BOUND, *bounds), strict=True)]
+    columns = Columns(rows, get_terminal_size().columns)
+    heading, *lines = map(columns.line, rows)
+    say("\n".join((title, "", bold(heading), *lines)))
 
 
 def _may(node: Node) -> str:
     return EVERYTHING if node.may == RIGHTS else ", ".join(node.rights) or "nothing"
+
+
+def _bound(node: Node) -> str:
+    """Return from where, and with which certificate, it calls."""
+    certificate = node.certificate if len(node.certificate) < 64 else f"{node.certificate[:8]}…"
+    return ", ".join((*node.networks, *([f"with {certificate}"] if certificate else [])))
 
 
 def _add(options: Namespace, node: Node) -> ExitCode:
@@ -145,7 +174,8 @@ def _import(options: Namespace, file: Path) -> ExitCode:
             if failure := _write(path, node):
                 return failure
             nodes[node.name] = node
-            added.append(f"{node.name}, {node}, may {_may(node)}")
+            only = f", only from {_bound(node)}" if _bound(node) else ""
+            added.append(f"{node.name}, {node}, may {_may(node)}{only}")
     if not options.quiet:
         if not found:
             say(f"there are no nodes in {file}")

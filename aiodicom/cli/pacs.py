@@ -18,12 +18,14 @@ from aiodicom.activity import Activity, Counters
 from aiodicom.association import Association, Observer
 from aiodicom.cli.configuration import KnownNodes
 from aiodicom.cli.negotiation import Narrator
+from aiodicom.cli.options import LOOPBACK
 from aiodicom.cli.words import amount, status_words
 from aiodicom.dimse import commands
 from aiodicom.dimse.status import Category
 from aiodicom.errors import ArchiveError
 from aiodicom.limits import Limits
 from aiodicom.logs import LoggingObserver, about, printable
+from aiodicom.rights import UNKNOWN_ELSEWHERE, UNKNOWN_ON_LOOPBACK, Rights
 from aiodicom.server import Listener, Server
 from aiodicom.terms import Peer
 from aiodicom.uids import uid_name
@@ -45,7 +47,6 @@ async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIt
     archive_class: type[Archive] = (await to_thread.run_sync(import_module, "aiodicom.archive")).Archive
     archive = archive_class(
         options.storage,
-        nodes=KnownNodes(options.config),
         ae_title=options.aet,
         on_duplicate=options.on_duplicate,
         sync=not options.no_sync,
@@ -93,11 +94,13 @@ class Pacs(Server):
             observers.append(Narrator(fragments=True))
         if options.verbose or options.debug:
             observers.append(Diary())
+        rights = _rights(options)
         super().__init__(
             options.aet,
             listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
-            services=archive.services(),
-            require_called_ae_title=options.require_called_aet,
+            services=archive.services(rights=rights),
+            rights=rights,
+            require_called_ae_title=not options.any_called_aet,
             limits=_share(options.limits, options.workers),
             observers=observers,
             tally=counters.tally(row) if options.workers > 1 else None,
@@ -114,6 +117,13 @@ class Pacs(Server):
 def _share(limits: Limits, workers: int) -> Limits:
     """Return the limits of one of so many workers: memory is shared out, all else is counted together."""
     return limits.changed(maximum_buffered_in_all=limits.maximum_buffered_in_all // workers)
+
+
+def _rights(options: Namespace) -> Rights:
+    """Return who may ask what, as the configuration says, or else the host at which we listen."""
+    nodes = KnownNodes(options.config)
+    otherwise = UNKNOWN_ON_LOOPBACK if options.host in LOOPBACK else UNKNOWN_ELSEWHERE
+    return Rights(nodes, lambda: otherwise if nodes.unknown_may is None else nodes.unknown_may)
 
 
 class Diary(Observer):

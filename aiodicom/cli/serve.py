@@ -18,6 +18,7 @@ from aiodicom.cli.descriptors import ensure_descriptors
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.limiting import add_limits, limits_of
 from aiodicom.cli.options import (
+    LOOPBACK,
     Command,
     Parser,
     add_config,
@@ -39,7 +40,8 @@ NOTES: Final = """\
 Instances are kept as STUDY/SERIES/INSTANCE.dcm below the storage folder, as they come, with an
 index beside them: index.sqlite, which `aiodicom index rebuild` can make again from the files.
 Whoever is a node of aiodicom.toml may ask what that says (see `aiodicom nodes`), and is a move
-destination, from the moment that it stands there; everybody else may echo and store.
+destination, from the moment that it stands there. Everybody else may echo and, as long as we listen
+at localhost, store, unless the configuration says otherwise: [unknown], may = ["echo", "store"].
 SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it.
 With --workers, the system shares associations out among so many processes; one that dies is started
 again. --maximum-connections and --maximum-associations are for all of them together. `aiodicom status` shows what they do."""
@@ -47,7 +49,6 @@ again. --maximum-connections and --maximum-associations are for all of them toge
 MAXIMUM_WORKERS: Final = 256
 
 _EVERY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is called here
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _FURTHER_DESCRIPTORS: Final = 256  # of the index, whose readers have three each, and of the program itself
 _log: Final = logging.getLogger("aiodicom.serve")
 
@@ -71,7 +72,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "--worklist", metavar="DIR", type=Path, help="answer from the worklist files in this folder, too"
     )
     parser.add_argument("--no-sync", action="store_true", help="answer before what came is safe from a loss of power")
-    parser.add_argument("--require-called-aet", action="store_true", help="reject who asks for another AE title")
+    called = parser.add_mutually_exclusive_group()
+    called.add_argument("--any-called-aet", action="store_true", help="also answer who asks for another AE title")
+    called.add_argument("--require-called-aet", action="store_true", help="do not (the default)")
     parser.add_argument(
         "--workers",
         metavar="N",
@@ -126,7 +129,7 @@ def invitation(options: Namespace, port: int) -> str:
     nodes = len(known_nodes(options.config))
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
-    reach = "; other machines reach it with --host 0.0.0.0" if options.host in _LOOPBACK else ""
+    reach = "; other machines reach it with --host 0.0.0.0" if options.host in LOOPBACK else ""
     title, address = shlex.quote(options.aet), shlex.quote(str(peer))
     who = f"{amount(nodes, 'node')} may ask" if nodes else "once aiodicom nodes add NAME AET@HOST:PORT made you known"
     status = f"aiodicom status {shlex.quote(str(options.storage))}"

@@ -14,7 +14,7 @@ pytestmark = once
 
 async def test_the_index_is_made_again_from_the_files(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    async with started("serve", "--port", "0", "--storage", archive) as program:
+    async with started("serve", "--any-called-aet", "--port", "0", "--storage", archive) as program:
         port = (await program.line()).split(", port ")[1].split(",")[0]
         stored = await run("store", f"127.0.0.1:{port}", bundled("CT_small.dcm").path, bundled("MR_small.dcm").path)
         refused = await run("index", "rebuild", "--storage", archive)

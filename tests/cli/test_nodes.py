@@ -40,16 +40,29 @@ def test_add_and_list(capsys: pytest.CaptureFixture[str], empty: Path) -> None:
     assert added == f"added pacs, PACS@10.0.0.5:104, to {file}\ntry it:  aiodicom echo pacs\n"
     assert say(capsys, "-q", "add", "ct", "--may", "store, echo", "::1", "11112", "-aec", "CT 1") == ""
     say(capsys, "add", "nothing", "NO@h:1", "--may", "")
+    bound = ("--networks", "10.0.0.0/24 10.1.0.5", "--certificate", "RT.example", "--may", "find,worklist")
+    say(capsys, "add", "bound", "RT@10.0.0.9:104", *bound)
+    anybody: dict[str, object] = {"networks": [], "certificate": ""}
     assert list(map(json.loads, say(capsys, "list").splitlines())) == [
         {
             "name": "pacs",
             "ae_title": "PACS",
             "host": "10.0.0.5",
             "port": 104,
-            "may": ["echo", "store", "find", "get", "move"],
+            **anybody,
+            "may": ["echo", "store", "find", "get", "move", "worklist"],
         },
-        {"name": "ct", "ae_title": "CT 1", "host": "::1", "port": 11112, "may": ["echo", "store"]},
-        {"name": "nothing", "ae_title": "NO", "host": "h", "port": 1, "may": []},
+        {"name": "ct", "ae_title": "CT 1", "host": "::1", "port": 11112, **anybody, "may": ["echo", "store"]},
+        {"name": "nothing", "ae_title": "NO", "host": "h", "port": 1, **anybody, "may": []},
+        {
+            "name": "bound",
+            "ae_title": "RT",
+            "host": "10.0.0.9",
+            "port": 104,
+            "networks": ["10.0.0.0/24", "10.1.0.5"],
+            "certificate": "rt.example",
+            "may": ["find", "worklist"],
+        },
     ]
     assert not (empty / FILE).exists()
 
@@ -77,6 +90,14 @@ def test_a_table_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: 
         "ct    CT 1      ct.example  11112  echo, store",
         "old   OLD       h           1      nothing",
     ]
+    add_node(FILE, Node("ws", "WS", "h", 1, RIGHTS, ("10.0.0.0/24",), "ab" * 32))
+    assert say(capsys).splitlines()[2:4] == [
+        "NAME  AE TITLE  HOST        PORT   MAY          ONLY FROM",
+        "pacs  PACS      10.0.0.5    104    everything",
+    ]
+    assert say(capsys).splitlines()[-1] == (
+        "ws    WS        h           1      everything   10.0.0.0/24, with abababab…"
+    )
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[1mNAME  AE TITLE " in say(capsys)
@@ -86,6 +107,7 @@ def test_import_from_orthanc(capsys: pytest.CaptureFixture[str], empty: Path) ->
     add_node(FILE, Node("pacs", "PACS", "10.0.0.5", 104))
     (empty / "orthanc.json").write_text(
         """{ // both forms
+        "DicomCheckModalityHost": true,
         "DicomModalities": {
           "main": ["PACS", "10.0.0.5", 104],
           "pacs": ["OTHER", "10.0.0.6", 104],
@@ -95,14 +117,14 @@ def test_import_from_orthanc(capsys: pytest.CaptureFixture[str], empty: Path) ->
     )
     assert say(capsys, "import", "orthanc.json", exit_code=68).splitlines() == [
         f"1 added to {FILE}:",
-        "  ws-1, WS1@[::1]:11112, may echo, store, get, move",
+        "  ws-1, WS1@[::1]:11112, may echo, store, get, move, only from ::1",
         "1 there already:",
         "  main, PACS@10.0.0.5:104, as pacs",
         "2 not added:",
         "  pacs, OTHER@10.0.0.6:104: there is another node of that name, PACS@10.0.0.5:104",
         "  backup, PACS@10.0.0.7:104: its AE title is that of pacs, PACS@10.0.0.5:104",
     ]
-    assert read_nodes(FILE)["ws-1"].may == RIGHTS - {"find"}
+    assert read_nodes(FILE)["ws-1"].may == RIGHTS - {"find", "worklist"}
     assert len(read_nodes(FILE)) == 2
 
 
@@ -171,8 +193,11 @@ async def test_a_reader_that_has_read_enough(empty: Path) -> None:
         (["add", "a", "A@h:1", "--may", "fly"], "may: 'fly' is no right"),
         (["import"], "write import FILE"),
         (["import", "a", "b"], "write import FILE"),
-        (["import", "a", "-aec", "A"], "-aec and --may belong to add"),
-        (["--may", "echo"], "-aec and --may belong to add"),
+        (["add", "a", "A@h:1", "--networks", "10.0.0.1/8"], "networks: '10.0.0.1/8' is no network"),
+        (["import", "a", "-aec", "A"], "-aec, --may, --networks and --certificate belong to add"),
+        (["--may", "echo"], "-aec, --may, --networks and --certificate belong to add"),
+        (["--networks", "::1"], "-aec, --may, --networks and --certificate belong to add"),
+        (["list", "--certificate", "a"], "-aec, --may, --networks and --certificate belong to add"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
