@@ -57,6 +57,7 @@ from aiodicom.planning import (
     plan_associations,
 )
 from aiodicom.query import Level, QueryOptions
+from aiodicom.rights import Rights
 from aiodicom.rows import encode_row
 from aiodicom.scoped import Instances, Matches, Movement, Progress
 from aiodicom.server import Listener, Server
@@ -138,6 +139,7 @@ __all__ = [
     "Request",
     "Response",
     "Retrieval",
+    "Rights",
     "SOPClassExtendedNegotiation",
     "Server",
     "Service",

@@ -1,4 +1,4 @@
-"""What happens on associations, as log records of the standard library: loggers `aiodicom.association`, `.dimse`, `.pdu`.
+"""What happens on associations, as log records of the standard library: loggers `aiodicom.association`, `.dimse`, `.rights`.
 
 No data set, no identity, no Error Comment and no message of a handler's exception is ever logged, at any level: they may
 hold patient data or secrets. UIDs of instances stand in records of DEBUG, and in those about an instance that was refused or
@@ -23,7 +23,7 @@ from typing import Final
 from aiodicom.association import Association, Observer
 from aiodicom.dimse.commands import Command, Response
 from aiodicom.dimse.status import Category
-from aiodicom.errors import AssociationError, AssociationReleased
+from aiodicom.errors import AssociationError, AssociationRejected, AssociationReleased, DicomNetworkError
 from aiodicom.operation import Operation
 from aiodicom.terms import Peer
 
@@ -57,6 +57,7 @@ FIELDS: Final[Mapping[str, str]] = {
 _association_log: Final = logging.getLogger("aiodicom.association")
 logging.getLogger("aiodicom").addHandler(logging.NullHandler())  # unless asked for, nothing is printed
 _dimse_log: Final = logging.getLogger("aiodicom.dimse")
+_rights_log: Final = logging.getLogger("aiodicom.rights")
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}  # what every record has
 
@@ -80,9 +81,10 @@ class LoggingObserver(Observer):
         _association_log.log(level, "association with %s: %s", *words, extra=about(association, error=error))
 
     def association_refused(self, peer: Peer | None, error: Exception) -> None:
-        """WARNING: who, and why."""
-        words = peer or "an unknown peer", printable(str(error))
-        _association_log.warning("no association with %s: %s", *words, extra=about(peer=peer, error=error))
+        """WARNING: who, and why; where a rule of ours rejected it, by the logger `aiodicom.rights`, in lines to copy."""
+        is_ruled = isinstance(error, AssociationRejected) and error.rule
+        log, why = (_rights_log, str(error)) if is_ruled else (_association_log, _why(error))
+        log.warning("no association with %s: %s", peer or "an unknown peer", why, extra=about(peer=peer, error=error))
 
     def message_sent(self, association: Association, command: Command) -> None:
         """DEBUG; a response of failure at WARNING."""
@@ -165,6 +167,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _why(error: Exception) -> str:
+    """Return why there is no association; of what a handler raised that was not meant for it no more than its kind."""
+    return printable(str(error)) if isinstance(error, DicomNetworkError) else described(error)
 
 
 def described(error: Exception) -> str:

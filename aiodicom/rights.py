@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from aiodicom.dimse.commands import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
 from aiodicom.dimse.status import NOT_AUTHORIZED
 from aiodicom.errors import AssociationRejected, DimseError, LocalProtocolError
+from aiodicom.logs import about, operation_name
 from aiodicom.nodes import (
     RIGHTS,
     Node,
@@ -109,9 +110,8 @@ class Rights:
         peer = operation.peer
         if right in self._may(peer):
             return
-        _log.warning(
-            "refused %s to %s, %s", right or type(operation.command).__name__, peer, self._refusal(peer, right)
-        )
+        words = right or operation_name(operation.command), peer, self._refusal(peer, right)
+        _log.warning("refused %s to %s, %s", *words, extra=about(peer=peer, command=operation.command))
         known = "" if peer.ae_title in self._nodes else " is not known here: it"
         raise DimseError(NOT_AUTHORIZED, f"{peer.ae_title}{known} may not {_IN_WORDS.get(right, right)}")
 
@@ -133,7 +133,7 @@ class Rights:
             why = f"since {format_header(node)} is ourselves"
         else:
             return node
-        _log.warning("refused move to %s, to %r, %s", peer, ae_title, why)
+        _log.warning("refused move to %s, to %r, %s", peer, ae_title, why, extra=about(peer=peer))
         raise DimseError(_DESTINATION_UNKNOWN, f"Move destination {ae_title} is unknown")
 
     def _look_again(self) -> None:
@@ -211,7 +211,7 @@ def _host(peer: Peer) -> str | None:
 
 
 def _name_in(certificate: PeerCertificate) -> str:
-    return certificate.names[0] if certificate.names else certificate.fingerprint
+    return next(filter(str.isprintable, certificate.names), certificate.fingerprint)
 
 
 def _by_ae_title(nodes: Nodes) -> dict[str, Node]:

@@ -33,7 +33,7 @@ _WORDS: Final = (
 CANARIES: Final = (*_WORDS, *(word.encode().hex() for word in _WORDS if len(word) > 4))
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 # These say something in several lines; values in them are escaped.
-_IN_LINES: Final = ("aiodicom.negotiation", "aiodicom.archive")
+_IN_LINES: Final = ("aiodicom.negotiation", "aiodicom.rights")
 
 
 def sung(text: str) -> list[str]:
