@@ -44,7 +44,15 @@ from aiodicom.errors import (
 from aiodicom.handlers import Service, storage_service
 from aiodicom.limits import Limits, Timeouts
 from aiodicom.logs import JSONFormatter, LoggingObserver
-from aiodicom.nodes import Node, add_node, format_node, nodes_from_dcmqrscp, nodes_from_orthanc, read_nodes
+from aiodicom.nodes import (
+    Node,
+    add_node,
+    format_node,
+    nodes_from_dcmqrscp,
+    nodes_from_orthanc,
+    read_credentials,
+    read_nodes,
+)
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance
 from aiodicom.part10 import InstanceFile, file_meta, open_instance
@@ -65,7 +73,7 @@ from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.storage import save_by_study
 from aiodicom.terms import Peer, Terms
-from aiodicom.tls import PeerCertificate
+from aiodicom.tls import Credentials, PeerCertificate
 from aiodicom.upper_layer.items import IdentityType, SOPClassExtendedNegotiation, UserIdentity
 from aiodicom.upper_layer.presentation import PresentationContext, ProposedContext, SupportedSyntax
 from aiodicom.version import __version__
@@ -100,6 +108,7 @@ __all__ = [
     "Command",
     "Conclusion",
     "ConnectionFailed",
+    "Credentials",
     "Delivery",
     "DicomNetworkError",
     "DimseError",
@@ -167,6 +176,7 @@ __all__ = [
     "nodes_from_orthanc",
     "open_instance",
     "plan_associations",
+    "read_credentials",
     "read_nodes",
     "rebuild",
     "save_by_study",

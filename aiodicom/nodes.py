@@ -10,6 +10,7 @@ AE title is taken for it. An AE title proves nothing, a certificate does. `unkno
     networks = ["10.0.0.0/24"]
     certificate = "pacs.example"
     may = ["echo", "find", "get"]
+    tls = true
 
     [unknown]
     may = ["echo"]
@@ -23,15 +24,16 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import limits_from
-from aiodicom.tls import PeerCertificate
+from aiodicom.tls import Credentials, PeerCertificate, credentials_from
 from aiodicom.upper_layer.pdu import valid_ae_title
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Node",
     "add_node",
     "check_rights",
+    "credentials_for",
     "format_address",
     "format_header",
     "format_key",
@@ -47,11 +50,14 @@ __all__ = [
     "node_name",
     "nodes_from_dcmqrscp",
     "nodes_from_orthanc",
+    "read_credentials",
     "read_limits",
     "read_nodes",
     "read_unknown",
     "rights_in_order",
 ]
+
+T = TypeVar("T")
 
 _RIGHTS_IN_ORDER: Final = ("echo", "store", "find", "get", "move", "worklist")
 RIGHTS: Final = frozenset(_RIGHTS_IN_ORDER)
@@ -70,6 +76,8 @@ _TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "networks": (list, "an array of strings"),
     "certificate": (str, "a string"),
     "may": (list, "an array of strings"),
+    "tls": (bool, "true or false"),
+    "tls_host_check": (bool, "true or false"),
 }
 _FINGERPRINT: Final = re.compile(r"(?:sha-?256[:=]?)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
 _ORTHANC_RIGHTS: Final = {
@@ -95,6 +103,8 @@ class Node:
         networks: from where it calls, such as "10.0.0.0/24" or "10.0.0.5"; by default from anywhere.
         certificate: what it shows when it calls by TLS: an alternative name that an authority of ours certified, or the
             SHA-256 fingerprint; by default it need not show any.
+        tls: whether it listens for DICOM over TLS there.
+        tls_host_check: whether its certificate must be for `host` then, see `Credentials`.
 
     Raises:
         LocalProtocolError: one of these is none; the message begins with which.
@@ -107,6 +117,8 @@ class Node:
     may: frozenset[str] = RIGHTS
     networks: tuple[str, ...] = ()
     certificate: str = ""
+    tls: bool = False
+    tls_host_check: bool = True
     _networks: tuple[Network, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -210,6 +222,13 @@ def format_address(ae_title: str, host: str, port: int) -> str:
     return f"{ae_title}@[{host}]:{port}" if ":" in host else f"{ae_title}@{host}:{port}"
 
 
+def credentials_for(node: Node, tls: Credentials) -> Credentials | None:
+    """Return with which credentials to call a node, of those that we have; None for one that wants no TLS."""
+    if not node.tls:
+        return None
+    return tls if node.tls_host_check else tls.without_host_check()
+
+
 def node_name(text: str) -> str:
     """Return a name for a node that comes as near to `text` as it may: "CT Room 2" is called "CT-Room-2"."""
     name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
@@ -237,13 +256,29 @@ def read_limits(path: str | os.PathLike[str]) -> dict[str, Any]:
         LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
         OSError: the file cannot be read.
     """
-    table = _tables_of(_text_of(path), path).get("limits", {})
+    return _read_table(path, "limits", "idle = 120", limits_from)
+
+
+def read_credentials(path: str | os.PathLike[str]) -> Credentials:
+    """Return who we are over TLS, and whom we believe: the table `[tls]` of an `aiodicom.toml`, see `Credentials`.
+
+    What it names without a folder is in that of the file.
+
+    Raises:
+        LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
+        OSError: the file cannot be read.
+    """
+    return _read_table(path, "tls", 'certificate = "us.pem"', partial(credentials_from, Path(path).parent))
+
+
+def _read_table(path: str | os.PathLike[str], name: str, example: str, read: Callable[[Mapping[str, object]], T]) -> T:
+    table = _tables_of(_text_of(path), path).get(name, {})
     try:
         if not isinstance(table, dict):
-            raise LocalProtocolError("is no table; write [limits], and below it such as idle = 120")
-        return limits_from(table)
+            raise LocalProtocolError(f"is no table; write [{name}], and below it such as {example}")
+        return read(table)
     except LocalProtocolError as error:
-        raise LocalProtocolError(f"{os.fspath(path)}: [limits]: {error}") from None
+        raise LocalProtocolError(f"{os.fspath(path)}: [{name}]: {error}") from None
 
 
 def read_unknown(path: str | os.PathLike[str]) -> frozenset[str] | None:
@@ -284,6 +319,10 @@ def format_node(node: Node) -> str:
         lines.append(format_key("certificate", node.certificate))
     if node.may != RIGHTS:
         lines.append(format_key("may", node.rights))
+    if node.tls:
+        lines.append("tls = true")
+    if not node.tls_host_check:
+        lines.append("tls_host_check = false")
     return "\n".join(lines)
 
 

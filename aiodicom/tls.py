@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -85,6 +85,16 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
 """By name."""
 
 DEFAULT_PROFILE: Final = "bcp195"
+
+_FILE: Final = (str, "the name of a file")
+_KEYS: Final[Mapping[str, tuple[type | tuple[type, ...], str]]] = {
+    "certificate": _FILE,
+    "key": _FILE,
+    "authorities": ((str, list), "the name of a file or a folder, or an array of such names"),
+    "profile": (str, "a string"),
+    "verify": (str, "a string"),
+    "check_host": (bool, "true or false"),
+}
 
 _BAD_CERTIFICATE: Final = (
     "the peer does not take our certificate: is it for this purpose, and of an authority that the peer knows?"
@@ -174,6 +184,7 @@ class Credentials:
     verify: Verify = "required"
     check_host: bool = True
     _authorities: tuple[Path, ...] = field(default=(), init=False, repr=False, compare=False)
+    _unchecked: Credentials | None = field(default=None, init=False, repr=False, compare=False)
     _contexts: dict[bool, ssl.SSLContext] = field(default_factory=dict, init=False, repr=False, compare=False)
     _seen: object = field(default=None, init=False, repr=False, compare=False)
     _look_at: float = field(default=0.0, init=False, repr=False, compare=False)
@@ -203,6 +214,14 @@ class Credentials:
             LocalProtocolError: at the first time: see above.
         """
         return self._context(is_server=False)
+
+    def without_host_check(self) -> Credentials:
+        """Return the same, except that the certificate of a server may be for any host."""
+        if not self.check_host:
+            return self
+        if self._unchecked is None:  # made once, as are its contexts
+            self._unchecked = replace(self, check_host=False)
+        return self._unchecked
 
     def reload(self) -> bool:
         """Read all files again now; return whether they can be used. Where they cannot, the ones before stay in use."""
@@ -309,6 +328,34 @@ def server_context(tls: Credentials | ssl.SSLContext) -> ssl.SSLContext:
 def client_context(tls: Credentials | ssl.SSLContext) -> ssl.SSLContext:
     """Return the context of a client for its next connection."""
     return tls.client_context() if isinstance(tls, Credentials) else tls
+
+
+def credentials_from(folder: Path, table: Mapping[str, object]) -> Credentials:
+    """Return the credentials that stand in a table `[tls]`: its keys are the arguments of `Credentials`.
+
+    Args:
+        folder: where the files are that are named without one.
+        table: of an `aiodicom.toml`.
+
+    Raises:
+        LocalProtocolError: a key is none of them, or a value none of that key; the message begins with the key.
+    """
+    values: dict[str, Any] = dict(table)
+    for key, value in values.items():
+        if key not in _KEYS:
+            raise LocalProtocolError(f"{key}: is no key of TLS; they are {', '.join(_KEYS)}")
+        types, words = _KEYS[key]
+        if not isinstance(value, types) or (
+            isinstance(value, list) and not all(isinstance(each, str) for each in value)
+        ):
+            raise LocalProtocolError(f"{key}: is not {words}")
+    for key in ("certificate", "key"):
+        if key in values:
+            values[key] = folder / values[key]
+    if authorities := values.get("authorities"):
+        names = [authorities] if isinstance(authorities, str) else authorities
+        values["authorities"] = [folder / name for name in names]
+    return Credentials(**values)
 
 
 def _read(path: Path | str) -> bytes:

@@ -33,6 +33,7 @@ from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
 from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rights import Nodes, Rights, UnknownMay
+from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.workers import Workers, in_any_thread
 
@@ -78,6 +79,7 @@ class Archive:
         worker_threads: how many threads write files.
         shared: use it beside a process that has it open and shares it, and others; all of them are to say the same of
             `on_duplicate`.
+        tls: who we are to those nodes that are sent to over TLS, and whom we believe, see `move_service`.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Archive:
         max_elements: int = MAXIMUM_ELEMENTS,
         worker_threads: int = 8,
         shared: bool = False,
+        tls: Credentials | None = None,
     ) -> None:
         if on_duplicate not in ("keep", "replace"):
             raise LocalProtocolError(f"on_duplicate is 'keep' or 'replace', not {on_duplicate!r}")
@@ -101,6 +104,7 @@ class Archive:
         self.sync = sync
         self.max_elements = max_elements
         self.shared = shared
+        self.tls = tls
         self._shelf = Shelf(self.folder, sync=sync)
         self._workers = Workers(worker_threads)
         self._resources = ExitStack()
@@ -257,7 +261,7 @@ class Archive:
         Raises:
             LocalProtocolError: two nodes have one AE title.
         """
-        return tuple(services_of(self, Rights(self.nodes, unknown_may) if rights is None else rights))
+        return tuple(services_of(self, Rights(self.nodes, unknown_may) if rights is None else rights, self.tls))
 
     # Keeping instances.
 

@@ -19,6 +19,7 @@ from aiodicom.query import MODELS, Model, QueryOptions
 from aiodicom.rights import Rights
 from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
+from aiodicom.tls import Credentials
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,18 +43,19 @@ class Holdings(Protocol):
         """Yield what a query of the index finds."""
 
 
-def services_of(archive: Holdings, rights: Rights) -> Iterator[Service]:
+def services_of(archive: Holdings, rights: Rights, tls: Credentials | None = None) -> Iterator[Service]:
     """Yield the services: Verification, Storage, Query/Retrieve in every information model, the Modality Worklist.
 
     Args:
         archive: keeps, finds and retrieves.
         rights: who may ask what; the nodes are the move destinations.
+        tls: see `move_service`.
     """
-    for service in _services_of(archive, _Performer(archive, rights)):
+    for service in _services_of(archive, _Performer(archive, rights), tls):
         yield replace(service, rights=rights)
 
 
-def _services_of(archive: Holdings, performer: _Performer) -> Iterator[Service]:
+def _services_of(archive: Holdings, performer: _Performer, tls: Credentials | None) -> Iterator[Service]:
     yield VERIFICATION_SERVICE
     yield storage_service(archive.store)
     yield find_service(performer.find_steps, "worklist", options=OPTIONS)
@@ -69,6 +71,7 @@ def _services_of(archive: Holdings, performer: _Performer) -> Iterator[Service]:
                 model.name,
                 ae_title=archive.ae_title,
                 options=OPTIONS,
+                tls=tls,
             )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aiodicom.errors import LocalProtocolError
-from aiodicom.nodes import Node, read_limits, read_nodes, read_unknown
+from aiodicom.nodes import Node, read_credentials, read_limits, read_nodes, read_unknown
+from aiodicom.tls import Credentials
 
 FILE_NAME: Final = "aiodicom.toml"
 T = TypeVar("T")
@@ -43,6 +44,15 @@ def known_limits(named: Path | None) -> dict[str, Any]:
         LocalProtocolError: the file is wrong, or cannot be read.
     """
     return _read(named, read_limits) or {}
+
+
+def known_credentials(named: Path | None) -> Credentials:
+    """Return what the file has in its table `[tls]`; where there is none, those of nobody.
+
+    Raises:
+        LocalProtocolError: the file is wrong, or cannot be read.
+    """
+    return _read(named, read_credentials) or Credentials()
 
 
 def known_unknown(named: Path | None) -> frozenset[str] | None:

@@ -35,7 +35,8 @@ NOTES: Final = f"""\
 
 AET is where the instances go to: an AE title that the peer knows, with its address; the name of a
 node of ours, for its AE title; or self, to receive them here, as aiodicom get does. For that the
-peer must know our AE title, with the address of this machine and --port.
+peer must know our AE title, with the address of this machine and --port; over TLS with a certificate
+of ours, we listen for TLS, too.
 
 {wanted.FORMS.format(command="aiodicom move PEER --to AET")}
 
@@ -87,8 +88,14 @@ async def _to_self(options: Namespace) -> ExitCode:
         return ExitCode.CANNOT_USE_FOLDER
     host = options.host or ("localhost" if options.peer.host in LOOPBACK else "")
     facts = Facts(options.aet, "move", options.aet, f"the address of this machine, and port {options.port}")
+    ours = options.credentials
     async with remote_ae(
-        options, options=query_options_of(options), prefers="move", listen_host=host, listen_port=options.port
+        options,
+        options=query_options_of(options),
+        prefers="move",
+        listen_host=host,
+        listen_port=options.port,
+        listen_tls=ours if ours is not None and ours.certificate is not None else None,
     ) as ae:
         retrieving = Retrieving(options.query, lambda each: ae.retrieve(each.identifier, model=each.model.name), keeper)
         return await perform(options, retrieving, "got", f"into {keeper.folder}", facts)

@@ -53,6 +53,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
         default="",
         help="what it shows by TLS: an alternative name or a fingerprint",
     )
+    parser.add_argument("--tls", action="store_true", help="it listens for DICOM over TLS")
+    parser.add_argument(
+        "--tls-no-host-check", action="store_true", help="there its certificate may be for another host than it has"
+    )
     add_config(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     options = parser.parse_intermixed_args(arguments)
@@ -69,9 +73,12 @@ def _action(options: Namespace) -> tuple[str, Node | Path | None]:
         case ["add", name, *peer] if peer:
             return "add", _node(name, peer, options)
         case _ if (
-            any(value is not None for value in (options.call, options.may, options.networks)) or options.certificate
+            any(value is not None for value in (options.call, options.may, options.networks))
+            or options.certificate
+            or options.tls
+            or options.tls_no_host_check
         ):
-            raise ValueError("-aec, --may, --networks and --certificate belong to add NAME AET@HOST:PORT")
+            raise ValueError("-aec, --may, --networks, --certificate and --tls… belong to add NAME AET@HOST:PORT")
         case [] | ["list"]:
             return "list", None
         case ["import", file]:
@@ -91,8 +98,17 @@ def _node(name: str, peer: Sequence[str], options: Namespace) -> Node:
     if address.ae_title == ANY_AE_TITLE:
         raise ValueError("name its AE title: AET@HOST:PORT, or HOST PORT -aec AET")
     may = RIGHTS if options.may is None else frozenset(_words(options.may))
-    networks = tuple(_words(options.networks or ""))
-    return Node(name, address.ae_title, address.host, address.port, may, networks, options.certificate)
+    return Node(
+        name,
+        address.ae_title,
+        address.host,
+        address.port,
+        may,
+        tuple(_words(options.networks or "")),
+        options.certificate,
+        tls=options.tls or options.tls_no_host_check,
+        tls_host_check=not options.tls_no_host_check,
+    )
 
 
 def _words(text: str) -> Iterator[str]:
@@ -114,7 +130,7 @@ def _list(options: Namespace) -> ExitCode:
     path, nodes = configuration_file(options.config), known_nodes(options.config)
     if not sys.stdout.isatty():
         for node in nodes.values():
-            keys = ("name", "ae_title", "host", "port", "networks", "certificate")
+            keys = ("name", "ae_title", "host", "port", "networks", "certificate", "tls", "tls_host_check")
             say(json.dumps({**{key: getattr(node, key) for key in keys}, "may": node.rights}))
     elif nodes:
         _say_table(nodes, f"{amount(len(nodes), 'node')} in {path}")

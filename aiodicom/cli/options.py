@@ -17,6 +17,7 @@ from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.peer import parse_peer
+from aiodicom.cli.tls import add_tls, credentials_for
 from aiodicom.client import DEFAULT_TIMEOUTS, AssociationRequest, associate
 from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import DEFAULT_LIMITS
@@ -95,6 +96,7 @@ def add_association_options(parser: Parser, *, response: float | None = DEFAULT_
     parser.add_argument("-aec", "--call", metavar="AET", help="the peer's AE title (default: ANY-SCP)")
     parser.add_argument("-aet", "--aet", metavar="AET", type=ae_title, default="AIODICOM", help="ours (%(default)s)")
     add_config(parser)
+    add_tls(parser)
     add_maximum_length(parser)
     for option, word, default, what in (
         ("-to", "connect", DEFAULT_TIMEOUTS.connect, "for a connection"),
@@ -139,10 +141,14 @@ def add_storage(parser: Parser) -> None:
 
 
 def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Parse a command line whose first words name a peer: `peer` and `rest` of the result are what they come to."""
+    """Parse a command line whose first words name a peer.
+
+    `peer`, `rest` and `credentials` of the result are what they, and the options of TLS, come to.
+    """
     options = parser.parse_intermixed_args(arguments)
     try:
         options.peer, options.rest = parse_peer(options.words, options.call, partial(known_nodes, options.config))
+        options.credentials = credentials_for(options, options.peer)
     except (ValueError, LocalProtocolError) as error:
         parser.error(str(error))
     return options
@@ -180,6 +186,7 @@ def _terms(options: Namespace, observers: Sequence[Observer] = ()) -> dict[str, 
     return {
         "calling_ae_title": options.aet,
         "maximum_length": options.maximum_length,
+        "tls": options.credentials,
         "timeouts": replace(
             DEFAULT_TIMEOUTS,
             connect=options.connect_timeout,

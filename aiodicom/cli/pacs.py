@@ -51,6 +51,7 @@ async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIt
         on_duplicate=options.on_duplicate,
         sync=not options.no_sync,
         shared=shared,
+        tls=options.destination_credentials,
     )
     try:
         await archive.open()
@@ -75,6 +76,14 @@ async def _take_worklist(archive: Archive, folder: Path) -> None:
         _log.warning("%s is not in the worklist: %s", path, reason)
 
 
+def listeners_of(options: Namespace, *, reuse_port: bool = False) -> list[Listener]:
+    """Return where to listen: first at the port that is called by, then without TLS, if that is asked for beside it."""
+    listeners = [Listener(options.host, options.port, options.credentials, reuse_port)]
+    if options.plain_port is not None:
+        listeners.append(Listener(options.host, options.plain_port, reuse_port=reuse_port))
+    return listeners
+
+
 class Pacs(Server):
     """The server of an archive; associations are limited together with those of other workers.
 
@@ -97,7 +106,7 @@ class Pacs(Server):
         rights = _rights(options)
         super().__init__(
             options.aet,
-            listeners=[Listener(options.host, options.port, reuse_port=reuse_port)],
+            listeners=listeners_of(options, reuse_port=reuse_port),
             services=archive.services(rights=rights),
             rights=rights,
             require_called_ae_title=not options.any_called_aet,

@@ -27,11 +27,13 @@ _HOST_AND_PORT: Final = re.compile(r"(\[[^]]+\]|[^:\[\]]+):(.*)")
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """Where a peer is, and by which name it is asked for."""
+    """Where a peer is, by which name it is asked for, and what is known of its TLS, see `Node`."""
 
     ae_title: str
     host: str
     port: int
+    tls: bool = False
+    tls_host_check: bool = True
 
     def __str__(self) -> str:
         return format_address(self.ae_title, self.host, self.port)
@@ -59,7 +61,8 @@ def parse_peer(
         host, port, *rest = address, *rest
     else:
         node = _node(first, nodes())
-        return PeerAddress(_checked(called_ae_title or node.ae_title), node.host, node.port), rest
+        title = _checked(called_ae_title or node.ae_title)
+        return PeerAddress(title, node.host, node.port, node.tls, node.tls_host_check), rest
     if has_ae_title and called_ae_title not in (None, ae_title):
         raise ValueError(f"two AE titles for one peer: {ae_title!r} and, by -aec, {called_ae_title!r}")
     title = _checked(ae_title if has_ae_title else called_ae_title or ANY_AE_TITLE)

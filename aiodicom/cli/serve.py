@@ -31,9 +31,12 @@ from aiodicom.cli.options import (
 from aiodicom.cli.pacs import Pacs, ending_of, opened_archive
 from aiodicom.cli.peer import PeerAddress
 from aiodicom.cli.supervising import supervise
+from aiodicom.cli.tls import add_tls, credentials_of, wants_tls
 from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.cli.words import amount
+from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import Limits
+from aiodicom.tls import PROFILES, TLS_PORT
 
 HELP: Final = "be a small PACS: keep, find, retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
@@ -44,8 +47,11 @@ destination, from the moment that it stands there. Everybody else may echo and, 
 at localhost, store, unless the configuration says otherwise: [unknown], may = ["echo", "store"].
 SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it.
 With --workers, the system shares associations out among so many processes; one that dies is started
-again. --maximum-connections and --maximum-associations are for all of them together. `aiodicom status` shows what they do."""
+again. --maximum-connections and --maximum-associations are for all of them together. `aiodicom status` shows what they do.
+Over TLS, whoever calls must show a certificate of an authority that --tls-ca names. The files are
+read again when they change, for the connections from then on."""
 
+PORT: Final = 11112
 MAXIMUM_WORKERS: Final = 256
 
 _EVERY_ADDRESS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what it is called here
@@ -60,7 +66,15 @@ def parse(arguments: Sequence[str]) -> Namespace:
         "-aet", "--aet", metavar="AET", type=ae_title, default="AIODICOM", help="our AE title (%(default)s)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 is everywhere (%(default)s)")
-    parser.add_argument("--port", type=whole_number(0, 65535), default=11112, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), help=f"0 takes a free one ({PORT}; {TLS_PORT} where it speaks TLS)"
+    )
+    parser.add_argument(
+        "--plain-port",
+        metavar="PORT",
+        type=whole_number(0, 65535),
+        help="beside one for TLS: listen there without (nowhere)",
+    )
     add_storage(parser)
     parser.add_argument(
         "--on-duplicate",
@@ -83,14 +97,37 @@ def parse(arguments: Sequence[str]) -> Namespace:
         help="processes that share the port and the archive (%(default)s)",
     )
     add_config(parser)
+    add_tls(parser)
     add_verbosity(parser)
     add_limits(parser)
     options = parser.parse_args(arguments)
+    try:
+        _decide_on_tls(options)
+    except (ValueError, LocalProtocolError) as error:
+        parser.error(str(error))
     options.arguments = tuple(arguments)
     options.limits = limits_of(options)
     if options.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
         parser.error("--workers needs SO_REUSEPORT, which this system does not have: leave it out")
     return options
+
+
+def _decide_on_tls(options: Namespace) -> None:
+    """Find out whether to speak TLS, where and with what.
+
+    `credentials` of the options are for peers that call, None is without TLS; `destination_credentials` for move
+    destinations.
+    """
+    options.destination_credentials = credentials_of(options)
+    options.credentials = options.destination_credentials if wants_tls(options) else None
+    if options.credentials is not None:
+        options.credentials.server_context()
+    elif options.plain_port is not None:
+        raise ValueError("--plain-port is for a server that speaks TLS at --port: say --tls, or --port alone")
+    if options.port is None:
+        options.port = PORT if options.credentials is None else TLS_PORT
+    if options.plain_port and options.plain_port == options.port:
+        raise ValueError(f"port {options.port} cannot be for TLS and for connections without: name two ports")
 
 
 async def run(options: Namespace) -> ExitCode:
@@ -127,6 +164,8 @@ async def _alone(options: Namespace) -> ExitCode:
 def invitation(options: Namespace, port: int) -> str:
     """Say where we listen, and what to do next, in lines to copy."""
     nodes = len(known_nodes(options.config))
+    over = f", over TLS ({PROFILES[options.credentials.profile].title})" if options.credentials else ""
+    tls, dcmtk = ("--tls-ca FILE ", "+tls KEY CERT +cf FILE ") if options.credentials else ("", "")
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in LOOPBACK else ""
@@ -135,10 +174,10 @@ def invitation(options: Namespace, port: int) -> str:
     status = f"aiodicom status {shlex.quote(str(options.storage))}"
     workers = f"\n{options.workers} workers:   {status}" if options.workers > 1 else ""
     return (
-        f"{options.aet} listens at {where}, and keeps what it receives in {options.storage} (Ctrl-C stops it{reach})\n"
-        f"send to it:  aiodicom store {address} FILES\n"
-        f"with DCMTK:  storescu -aec {title} {peer.host} {port} FILES\n"
-        f"ask it:      aiodicom find {address} --level study   ({who})"
+        f"{options.aet} listens at {where}{over}, and keeps what it receives in {options.storage} (Ctrl-C stops it{reach})\n"
+        f"send to it:  aiodicom store {tls}{address} FILES\n"
+        f"with DCMTK:  storescu {dcmtk}-aec {title} {peer.host} {port} FILES\n"
+        f"ask it:      aiodicom find {tls}{address} --level study   ({who})"
         f"{workers}"
     )
 

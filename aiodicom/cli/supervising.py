@@ -24,7 +24,7 @@ from typing import Any, Final
 from aiodicom.activity import Counters
 from aiodicom.cli.console import complain, say
 from aiodicom.cli.exits import ExitCode
-from aiodicom.cli.pacs import Ending, opened_archive
+from aiodicom.cli.pacs import Ending, listeners_of, opened_archive
 from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.server import Server
 
@@ -69,7 +69,7 @@ async def supervise(options: Namespace, invitation: Callable[[Namespace, int], s
     async with opened_archive(options) as archive:
         await archive.share()
         # While it listens nobody else can; whoever calls meanwhile is rejected, as transient.
-        placeholder = Server(options.aet, host=options.host, port=options.port, maximum_associations=0, observers=())
+        placeholder = Server(options.aet, listeners=listeners_of(options), maximum_associations=0, observers=())
         async with placeholder:
             with TemporaryFile() as memory:
                 return await _Crew(options, placeholder, memory.fileno()).run(invitation)
@@ -90,6 +90,8 @@ class _Crew:
         self._port = placeholder.port
         self._counters = Counters(options.workers, descriptor)
         arguments = [*options.arguments, "--port", str(self._port)]
+        if options.plain_port is not None:
+            arguments += ["--plain-port", str(placeholder.addresses[-1][1])]
         self._workers = [_Worker(row, descriptor, arguments, self._counters) for row in range(options.workers)]
         self._since = now()
         self._ending = Ending(self._abort, options.limits.stop)

@@ -15,7 +15,7 @@ from aiodicom.dimse.commands import CEchoRSP, Priority
 from aiodicom.errors import AssociationAborted, AssociationReleased, LocalProtocolError
 from aiodicom.inquiring import inquire
 from aiodicom.limits import DEFAULT_LIMITS, Timeouts
-from aiodicom.nodes import Node, format_address
+from aiodicom.nodes import Node, credentials_for, format_address
 from aiodicom.planning import default_contexts
 from aiodicom.query import QueryOptions
 from aiodicom.remote.delivery import Delivery, Manner, Shipment
@@ -70,6 +70,7 @@ class RemoteAE:
             for is left to the handlers of C-STORE that it has by now. It is started when it is first needed, unless it runs.
         listen_host: where to listen for them instead; "" is every address of this machine.
         listen_port: likewise, once it is needed, under our AE title; None is nowhere.
+        listen_tls: with which certificate it listens, where the peer is to send over TLS.
         maximum_length: see `associate`; so are identity, options, timeouts, tls, observers and in_thread.
 
     Raises:
@@ -90,6 +91,7 @@ class RemoteAE:
         listener: Server | None = None,
         listen_host: str = "127.0.0.1",
         listen_port: int | None = None,
+        listen_tls: Credentials | ssl.SSLContext | None = None,
         maximum_length: int = DEFAULT_LIMITS.maximum_length,
         identity: UserIdentity | None = None,
         options: QueryOptions | None = None,
@@ -122,7 +124,12 @@ class RemoteAE:
         self._request(default_contexts(), 1 if window is None else window)  # what cannot be asked for is said now
         self._pool = Pool(self._request, maximum=maximum_associations, keep_alive=keep_alive)
         self._landing = Landing(
-            listener, ae_title=calling_ae_title, host=listen_host, port=listen_port, observers=observers
+            listener,
+            ae_title=calling_ae_title,
+            host=listen_host,
+            port=listen_port,
+            observers=observers,
+            tls=listen_tls,
         )
         self._retriever = Retriever(
             self._pool, self._landing, ae_title=ae_title, calling_ae_title=calling_ae_title, prefers=prefers
@@ -131,8 +138,14 @@ class RemoteAE:
 
     @classmethod
     def of(cls, node: Node, **options: Any) -> Self:  # noqa: ANN401 - those of __init__
-        """Return the peer that a node is; `options` are those of `RemoteAE`, `calling_ae_title` among them."""
-        return cls(node.host, node.port, ae_title=node.ae_title, **options)
+        """Return the peer that a node is; `options` are those of `RemoteAE`, `calling_ae_title` among them.
+
+        A node that wants TLS gets it, by the `Credentials` that `tls` is; the others do not.
+        """
+        tls = options.pop("tls", None)
+        if isinstance(tls, Credentials | None):
+            tls = credentials_for(node, tls or Credentials())
+        return cls(node.host, node.port, ae_title=node.ae_title, tls=tls, **options)
 
     def __repr__(self) -> str:
         where, pool = format_address(self.ae_title, self.host, self.port), self._pool

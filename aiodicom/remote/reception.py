@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from secrets import randbelow
@@ -20,7 +21,8 @@ from aiodicom.handlers import Dispatcher, storage_service
 from aiodicom.logs import about
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.scoped import Intake
-from aiodicom.server import Server
+from aiodicom.server import Listener, Server
+from aiodicom.tls import Credentials
 
 _NOBODYS: Final = Conclusion(NOT_AUTHORIZED, "No retrieval waits for it")
 _LAST_MESSAGE_ID: Final = 0xFFFF
@@ -129,6 +131,7 @@ class Landing:
         host: where it listens.
         port: likewise; None is nowhere.
         observers: its hooks.
+        tls: its certificate, where it listens for TLS.
     """
 
     def __init__(
@@ -139,9 +142,10 @@ class Landing:
         host: str,
         port: int | None,
         observers: Sequence[Observer] | None,
+        tls: Credentials | ssl.SSLContext | None = None,
     ) -> None:
         if server is None and port is not None:
-            server = Server(ae_title, host=host, port=port, observers=observers)
+            server = Server(ae_title, listeners=[Listener(host, port, tls)], observers=observers)
         self._server = server
         self._reception = None if server is None else Reception.at(server)
         self._was_started = False

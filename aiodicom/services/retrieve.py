@@ -35,7 +35,7 @@ from aiodicom.errors import (
 from aiodicom.handlers import Service
 from aiodicom.limits import Timeouts
 from aiodicom.logs import about, described, printable
-from aiodicom.nodes import Node
+from aiodicom.nodes import Node, credentials_for
 from aiodicom.operation import Conclusion, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
 from aiodicom.part10 import InstanceFile, open_instance, valid_uid
@@ -43,6 +43,7 @@ from aiodicom.planning import plan_associations
 from aiodicom.query import MODELS, NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
 from aiodicom.services.query import called
+from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
 from aiodicom.workers import in_any_thread
@@ -139,6 +140,7 @@ def move_service(
     ae_title: str | None = None,
     options: QueryOptions = NO_OPTIONS,
     timeouts: Timeouts = SUB_ASSOCIATION_TIMEOUTS,
+    tls: Credentials | None = None,
 ) -> Service:
     """Return the service that answers C-MOVE for an information model with the instances that a handler returns.
 
@@ -152,6 +154,7 @@ def move_service(
         ae_title: our own; by default the one by which we were called.
         options: which options of extended negotiation the handler honours.
         timeouts: of the associations to move destinations.
+        tls: who we are to those nodes that want TLS, and whom we believe; by default those that the system believes.
 
     Raises:
         LocalProtocolError: there is no such model, or it has no C-MOVE.
@@ -160,7 +163,7 @@ def move_service(
     if not chosen.move:
         raise LocalProtocolError(f"the model {chosen.name!r} has no C-MOVE")
     find = destinations if callable(destinations) else _table(destinations)
-    move = _Move(handler, find, ae_title, timeouts)
+    move = _Move(handler, find, ae_title, timeouts, tls or Credentials())
     return Service(CMoveRQ, move, {chosen.move: SupportedSyntax()}, options=options)
 
 
@@ -193,12 +196,18 @@ class _Move:
     """Performs a C-MOVE with a user's handler."""
 
     def __init__(
-        self, handler: RetrieveHandler, destinations: Destinations, ae_title: str | None, timeouts: Timeouts
+        self,
+        handler: RetrieveHandler,
+        destinations: Destinations,
+        ae_title: str | None,
+        timeouts: Timeouts,
+        tls: Credentials,
     ) -> None:
         self._handler = handler
         self._destinations = destinations
         self._ae_title = ae_title
         self._timeouts = timeouts
+        self._tls = tls
 
     async def __call__(self, operation: Operation) -> Conclusion:
         await operation.read_identifier()
@@ -233,6 +242,7 @@ class _Move:
                         calling_ae_title=self._ae_title or operation.peer.called_ae_title,
                         contexts=plan.contexts,
                         timeouts=self._timeouts,
+                        tls=credentials_for(destination, self._tls),
                     ) as association:
                         store = partial(association.c_store, move_originator=originator)
                         await suboperations.perform(left, store, lambda: association.is_open)

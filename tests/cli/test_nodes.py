@@ -39,10 +39,10 @@ def test_add_and_list(capsys: pytest.CaptureFixture[str], empty: Path) -> None:
     added = say(capsys, "add", "pacs", "PACS@10.0.0.5:104")
     assert added == f"added pacs, PACS@10.0.0.5:104, to {file}\ntry it:  aiodicom echo pacs\n"
     assert say(capsys, "-q", "add", "ct", "--may", "store, echo", "::1", "11112", "-aec", "CT 1") == ""
-    say(capsys, "add", "nothing", "NO@h:1", "--may", "")
-    bound = ("--networks", "10.0.0.0/24 10.1.0.5", "--certificate", "RT.example", "--may", "find,worklist")
+    say(capsys, "add", "nothing", "NO@h:1", "--may", "", "--tls-no-host-check")
+    bound = ("--networks", "10.0.0.0/24 10.1.0.5", "--certificate", "RT.example", "--may", "find,worklist", "--tls")
     say(capsys, "add", "bound", "RT@10.0.0.9:104", *bound)
-    anybody: dict[str, object] = {"networks": [], "certificate": ""}
+    anybody: dict[str, object] = {"networks": [], "certificate": "", "tls": False, "tls_host_check": True}
     assert list(map(json.loads, say(capsys, "list").splitlines())) == [
         {
             "name": "pacs",
@@ -53,7 +53,16 @@ def test_add_and_list(capsys: pytest.CaptureFixture[str], empty: Path) -> None:
             "may": ["echo", "store", "find", "get", "move", "worklist"],
         },
         {"name": "ct", "ae_title": "CT 1", "host": "::1", "port": 11112, **anybody, "may": ["echo", "store"]},
-        {"name": "nothing", "ae_title": "NO", "host": "h", "port": 1, **anybody, "may": []},
+        {
+            "name": "nothing",
+            "ae_title": "NO",
+            "host": "h",
+            "port": 1,
+            **anybody,
+            "may": [],
+            "tls": True,
+            "tls_host_check": False,
+        },
         {
             "name": "bound",
             "ae_title": "RT",
@@ -62,6 +71,8 @@ def test_add_and_list(capsys: pytest.CaptureFixture[str], empty: Path) -> None:
             "networks": ["10.0.0.0/24", "10.1.0.5"],
             "certificate": "rt.example",
             "may": ["find", "worklist"],
+            "tls": True,
+            "tls_host_check": True,
         },
     ]
     assert not (empty / FILE).exists()
@@ -194,10 +205,11 @@ async def test_a_reader_that_has_read_enough(empty: Path) -> None:
         (["import"], "write import FILE"),
         (["import", "a", "b"], "write import FILE"),
         (["add", "a", "A@h:1", "--networks", "10.0.0.1/8"], "networks: '10.0.0.1/8' is no network"),
-        (["import", "a", "-aec", "A"], "-aec, --may, --networks and --certificate belong to add"),
-        (["--may", "echo"], "-aec, --may, --networks and --certificate belong to add"),
-        (["--networks", "::1"], "-aec, --may, --networks and --certificate belong to add"),
-        (["list", "--certificate", "a"], "-aec, --may, --networks and --certificate belong to add"),
+        (["import", "a", "-aec", "A"], "-aec, --may, --networks, --certificate and --tls… belong to add"),
+        (["--may", "echo"], "-aec, --may, --networks, --certificate and --tls… belong to add"),
+        (["--networks", "::1"], "-aec, --may, --networks, --certificate and --tls… belong to add"),
+        (["list", "--certificate", "a"], "-aec, --may, --networks, --certificate and --tls… belong to add"),
+        (["--tls"], "-aec, --may, --networks, --certificate and --tls… belong to add"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
