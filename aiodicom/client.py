@@ -278,7 +278,10 @@ class _Answer:
 
     def connection_closed(self) -> None:
         if not self.association.done():
-            advice = "the peer closed instead of answering our request: is it a DICOM port, and does it know our host?"
+            plain = "" if self._connection.extra_info("ssl_object") else ", or is it for TLS (--tls)"
+            advice = (
+                f"the peer closed instead of answering our request: is it a DICOM port{plain}, does it know our host?"
+            )
             loss = self._connection.loss  # over TLS 1.3 the acceptor looks at our certificate when we are done
             refusal = loss if isinstance(loss, ConnectionFailed) else AssociationAborted(None, 0, advice)
             self.association.set_exception(refusal)

@@ -102,7 +102,9 @@ _BAD_CERTIFICATE: Final = (
 _NO_TLS: Final = (
     "the peer speaks no TLS here: is that the port of its DICOM over TLS, and is TLS switched on at both ends?"
 )
-_NO_CERTIFICATE: Final = "the peer wants a certificate of ours: name its file and that of its key"
+_NO_CERTIFICATE: Final = (
+    "the peer wants a certificate of ours: name its file and that of its key (--tls-cert, --tls-key)"
+)
 _OTHER_RULES: Final = (
     "no version of TLS, or no cipher suite, in common: we take TLS 1.2 and 1.3 with those of our profile"
 )
@@ -126,8 +128,8 @@ _REASONS: Final = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _BAD_CERTIFICATE,
     "SSLV3_ALERT_CERTIFICATE_REVOKED": _BAD_CERTIFICATE,
 }
-_UNKNOWN_AUTHORITY: Final = "name the file of the authority that issued it, if you believe that"
-_OTHER_HOST: Final = "ask for the peer by a name in its certificate, or leave that check out"
+_UNKNOWN_AUTHORITY: Final = "if you believe who issued it, name the file of that authority (--tls-ca)"
+_OTHER_HOST: Final = "ask for the peer by a name in its certificate, or leave that check out (--tls-no-host-check)"
 
 # X509_V_ERR_…, and what to do next.
 _VERIFICATION: Final = {
@@ -253,7 +255,7 @@ class Credentials:
     def _made(self, *, is_server: bool) -> ssl.SSLContext:
         if is_server and self.certificate is None:
             raise LocalProtocolError(
-                "certificate: is missing: a server must show one; name its file and that of its key"
+                "certificate: is missing: a server shows one; name its file and that of its key (--tls-cert, --tls-key)"
             )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -308,7 +310,8 @@ class Credentials:
         paths = self._authorities
         if not paths and is_server:
             raise LocalProtocolError(
-                "authorities: are missing: name a file with the certificates of those who issue your peers', or verify none"
+                "authorities: are missing: name the file of those who issue the certificates of your peers (--tls-ca), "
+                "or do not look at these (--tls-verify none)"
             )
         if not paths:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)

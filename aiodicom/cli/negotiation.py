@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable, Iterator
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from aiodicom.association import Observer
 from aiodicom.errors import ABORT_REASONS, ABORT_SOURCES, AssociationRejected
 from aiodicom.logs import printable
 from aiodicom.terms import find_item
+from aiodicom.tls import certificate_of
 from aiodicom.transport import Connection
 from aiodicom.uids import uid_name
 from aiodicom.upper_layer.items import (
@@ -73,7 +75,15 @@ class Narrator(Observer):
             where, fields = f" {preposition} {address[0]}:{address[1]}", {"host": address[0], "port": address[1]}
         if isinstance(pdu, AAssociateRQ):
             self._requests[connection] = pdu
+            self._tell_of_tls(connection, where)
         _log.info("%s", "\n".join((f"{verb} {_title(pdu)}{where}", *self._details(connection, pdu))), extra=fields)
+
+    def _tell_of_tls(self, connection: Connection, where: str) -> None:
+        tls = connection.extra_info("ssl_object")
+        if isinstance(tls, ssl.SSLObject):
+            suite = (tls.cipher() or ("no cipher suite",))[0]
+            shown = certificate_of(tls) or "no certificate"
+            _log.info("%s, %s%s; the peer shows %s", tls.version(), suite, where, shown)
 
     def _details(self, connection: Connection, pdu: ControlPDU) -> Iterator[str]:
         match pdu:
