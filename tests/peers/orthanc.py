@@ -80,9 +80,16 @@ class Orthanc:
         host: str = LOOPBACK,
         allow_transcoding: bool = True,
         forbidden: Iterable[str] = (),
+        tls: bool = False,
     ) -> None:
         """Make a remote AE known to it under that name; "Find", "Get", "Move" … may be forbidden to it."""
-        modality = {"AET": ae_title, "Host": host, "Port": port, "AllowTranscoding": allow_transcoding}
+        modality = {
+            "AET": ae_title,
+            "Host": host,
+            "Port": port,
+            "AllowTranscoding": allow_transcoding,
+            "UseDicomTls": tls,
+        }
         await self.ask("PUT", f"/modalities/{name}", {**modality, **{f"Allow{what}": False for what in forbidden}})
 
     async def echo(self, modality: str) -> None:
