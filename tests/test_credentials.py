@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,12 +93,16 @@ def test_a_server_needs_a_certificate_and_somebody_to_believe(certificates: Cert
 
 
 def test_credentials_stand_in_a_table_of_the_configuration(tmp_path: Path) -> None:
-    read = read_credentials(
-        tomllib.loads('certificate = "a.pem"\nkey = "/k/a.key"\nauthorities = ["b.pem"]\nverify = "optional"'), tmp_path
-    )
-    assert (read.certificate, read.key) == (tmp_path / "a.pem", Path("/k/a.key"))
-    assert read == Credentials(tmp_path / "a.pem", Path("/k/a.key"), [tmp_path / "b.pem"], verify="optional")
-    assert read_credentials({}, tmp_path) == Credentials()
+    file = tmp_path / "aiodicom.toml"
+
+    def read(table: str) -> Credentials:
+        file.write_text(f"{table}\n[limits]\nidle = 1\n")
+        return read_credentials(file)
+
+    found = read('[tls]\ncertificate = "a.pem"\nkey = "/k/a.key"\nauthorities = ["b.pem"]\nverify = "optional"')
+    assert (found.certificate, found.key) == (tmp_path / "a.pem", Path("/k/a.key"))
+    assert found == Credentials(tmp_path / "a.pem", Path("/k/a.key"), [tmp_path / "b.pem"], verify="optional")
+    assert read("") == Credentials()
     for table, said in {
         'cert = "a"': "cert: is no key of TLS; they are certificate, key, authorities",
         "certificate = 1": "certificate: is not the name of a file",
@@ -108,8 +111,10 @@ def test_credentials_stand_in_a_table_of_the_configuration(tmp_path: Path) -> No
         'profile = "aes"': "profile: 'aes' is none",
     }.items():
         with pytest.raises(LocalProtocolError) as raised:
-            read_credentials(tomllib.loads(table), tmp_path)
-        assert str(raised.value).startswith(said)
+            read(f"[tls]\n{table}")
+        assert str(raised.value).startswith(f"{file}: [tls]: {said}")
+    with pytest.raises(LocalProtocolError, match="is no table; write \\[tls\\]"):
+        read("tls = true").client_context()
 
 
 async def shown(server: object, credentials: Credentials) -> str:
