@@ -36,7 +36,7 @@ from aiodicom.cli.view import View, now, shown, viewed
 from aiodicom.cli.words import amount
 from aiodicom.errors import LocalProtocolError
 from aiodicom.limits import Limits
-from aiodicom.tls import PROFILES, TLS_PORT
+from aiodicom.tls import PROFILES, TLS_PORT, Credentials
 
 HELP: Final = "be a small PACS: keep, find, retrieve instances (C-ECHO, C-STORE, C-FIND, C-MOVE, C-GET)"
 NOTES: Final = """\
@@ -161,11 +161,20 @@ async def _alone(options: Namespace) -> ExitCode:
     return ExitCode.INTERRUPTED if ending.aborted else ExitCode.OK
 
 
+def _options_to_call(credentials: Credentials | None) -> tuple[str, str]:
+    """Return what a caller has to say for our TLS, on our command line and on DCMTK's, with a blank behind it."""
+    if credentials is None:
+        return "", ""
+    if credentials.verify == "required":
+        return "--tls-cert CERT --tls-key KEY --tls-ca CA ", "+tls KEY CERT +cf CA "
+    return "--tls-ca CA ", "+tla +cf CA "
+
+
 def invitation(options: Namespace, port: int) -> str:
     """Say where we listen, and what to do next, in lines to copy."""
     nodes = len(known_nodes(options.config))
     over = f", over TLS ({PROFILES[options.credentials.profile].title})" if options.credentials else ""
-    tls, dcmtk = ("--tls-ca FILE ", "+tls KEY CERT +cf FILE ") if options.credentials else ("", "")
+    tls, dcmtk = _options_to_call(options.credentials)
     peer = PeerAddress(options.aet, _EVERY_ADDRESS.get(options.host, options.host), port)
     where = f"{options.host or 'every address'}, port {port}"
     reach = "; other machines reach it with --host 0.0.0.0" if options.host in LOOPBACK else ""
