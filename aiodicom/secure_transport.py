@@ -87,6 +87,8 @@ class SecureTransport(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # see Connection.connection_made
         self._connection.transport_opened(cast("asyncio.Transport", self))
+        if transport.is_closing():
+            return  # there are too many
         self._deadline = self._loop.call_later(self._timeout, self._expired)
         self._shake_hands()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -155,29 +156,32 @@ async def test_a_plain_request_gets_no_byte_of_dicom(certificates: Certificates)
 
 
 async def test_who_is_silent_or_slow_in_the_handshake_is_closed_and_delays_nobody(certificates: Certificates) -> None:
-    recorder = Recorder()
+    recorder, count = Recorder(), 20
     options = {"timeouts": Timeouts(handshake=SHORT), "observers": [recorder]}
     async with serving_tls(certificates, **options) as (server, port):
-        peers = [RawPeer(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(20)]
-        trickling = [asyncio.create_task(trickle(peer)) for peer in peers[:2]]
-        ended = [asyncio.create_task(peer.rest()) for peer in peers]
-        await assert_alive(server)
-        for each in ended:
-            with suppress(ConnectionError):  # what trickled in is not read any more
-                assert await each == b""
-        await asyncio.gather(*trickling)
+        async with AsyncExitStack() as connections, asyncio.TaskGroup() as tasks:
+            for number in range(count):
+                peer = await connections.enter_async_context(raw_connection(server, port))
+                tasks.create_task(end_without_a_byte(peer))
+                if number < 2:
+                    tasks.create_task(trickle(peer))
+            await assert_alive(server)
         await until(lambda: not server._acceptors)
-        for peer in peers:
-            await peer.close()
-    assert len(recorder.refused) == len(peers)
+    assert len(recorder.refused) == count
     assert all("no TLS handshake within" in str(each) for each in recorder.refused)
+
+
+async def end_without_a_byte(peer: RawPeer) -> None:
+    with suppress(ConnectionError):  # what trickled in is not read any more
+        assert await peer.rest() == b""
 
 
 async def trickle(peer: RawPeer) -> None:
     """Send a hello that never ends, byte by byte, which must not make the handshake last any longer."""
+    hello = itertools.chain(bytes.fromhex("16 0301 4000 01 003ffc 0303"), itertools.repeat(0))
     with suppress(ConnectionError):
-        for byte in client_hello(3) * 1000:
-            peer.send(bytes((byte,)))
+        while not (peer.reader.at_eof() or peer.writer.transport.is_closing()):
+            peer.send(bytes((next(hello),)))
             await peer.writer.drain()
             await asyncio.sleep(SHORT / 50)
 
