@@ -242,6 +242,7 @@ class SecureTransport(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close in good order, when what was written has gone out; a handshake is cut off."""
         if self._phase is _Phase.HANDSHAKE:
+            self._end_handshake(_Phase.CLOSED)
             self.abort()
         elif self._phase is _Phase.OPEN:
             self._say_goodbye()

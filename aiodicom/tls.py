@@ -99,9 +99,7 @@ _KEYS: Final[Mapping[str, tuple[type | tuple[type, ...], str]]] = {
 _BAD_CERTIFICATE: Final = (
     "the peer does not take our certificate: is it for this purpose, and of an authority that the peer knows?"
 )
-_NO_TLS: Final = (
-    "the peer speaks no TLS here: is that the port of its DICOM over TLS, and is TLS switched on at both ends?"
-)
+_NO_TLS: Final = "the peer speaks no TLS: switch it on there, or do without: -tls to call, --plain-port to listen"
 _NO_CERTIFICATE: Final = (
     "the peer wants a certificate of ours: name its file and that of its key (--tls-cert, --tls-key)"
 )
@@ -114,7 +112,7 @@ _REASONS: Final = {
     "WRONG_VERSION_NUMBER": _NO_TLS,
     "HTTP_REQUEST": _NO_TLS,
     "RECORD_LAYER_FAILURE": _NO_TLS,
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer shows no certificate: give it one of an authority that we believe",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer shows no certificate: give it one, or ask for none (--tls-verify)",
     "UNSUPPORTED_PROTOCOL": _OTHER_RULES,
     "NO_SHARED_CIPHER": _OTHER_RULES,
     "TLSV1_ALERT_PROTOCOL_VERSION": _OTHER_RULES,

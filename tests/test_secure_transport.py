@@ -150,7 +150,7 @@ async def test_a_plain_request_gets_no_byte_of_dicom(certificates: Certificates)
             peer.send(request_pdu())
             assert (await peer.rest())[:1] in (b"", b"\x15")
         await recorder.until(lambda: recorder.refused)
-        assert "the peer speaks no TLS here" in str(recorder.refused[0])
+        assert "the peer speaks no TLS: switch it on there" in str(recorder.refused[0])
         with pytest.raises(AssociationError, match=r"is it for TLS \(--tls\)"):
             await connect(server, port=port)
 
