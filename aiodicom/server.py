@@ -505,7 +505,10 @@ class _Acceptor:
             self._connection.upper_layer.abort()
             self._connection.flush()
             self._connection.cut()
-        await self._connection.wait_closed()
+        if self._connection.is_opened:
+            await self._connection.wait_closed()
+        else:
+            self._server.forget(self)  # should its transport come, it is cut
 
     def event_received(self, event: UpperLayerEvent) -> None:
         match event:

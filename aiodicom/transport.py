@@ -153,6 +153,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         if self.on_opened is not None:
             self.on_opened(transport)
+        if self._is_cut:  # now, or before there was anything to cut
+            transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio.Transport, so this cannot be asserted.
@@ -316,6 +318,11 @@ class Connection(asyncio.BufferedProtocol):
         if not self.is_closed:
             self._gone = self._gone or asyncio.Event()
             await self._gone.wait()
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether there is, or was, a transport: else it is about to come, or never does."""
+        return self._transport is not None
 
     @property
     def is_held(self) -> bool:

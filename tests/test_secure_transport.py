@@ -350,3 +350,30 @@ async def test_both_ends_count_what_they_say_and_hear_without_tls(certificates: 
         [theirs] = server.associations
         assert theirs.bytes_received == association.bytes_sent
         assert theirs.bytes_sent == association.bytes_received
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["plain", "TLS"])
+async def test_a_server_that_stops_waits_for_no_connection_that_is_not_there_yet(
+    certificates: Certificates, index: int
+) -> None:
+    """An event loop makes the protocol of a connection before it tells that of its transport, if it ever does."""
+    async with serving_tls(certificates) as (server, _):
+        protocol = server._connection(server.listeners[index].tls)
+        await server.stop()
+        transport = Cut()
+        protocol.connection_made(transport)
+        assert transport.is_cut
+        protocol.connection_lost(None)
+        assert not server._acceptors
+
+
+class Cut(asyncio.Transport):
+    """A transport that can do nothing but be cut."""
+
+    is_cut = False
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+    def is_closing(self) -> bool:
+        return self.is_cut
