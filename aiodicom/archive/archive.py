@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar, cast
 from anyio import CancelScope
 
 from aiodicom.archive.header import MAXIMUM_ELEMENTS
-from aiodicom.archive.index import Index, Readers, explained, open_index
+from aiodicom.archive.index import DamagedIndex, Index, Readers, SameFiles, explained, open_index
 from aiodicom.archive.locking import FolderLock, locked, own_folder
 from aiodicom.archive.query import compile_query, compile_retrieval
-from aiodicom.archive.rebuilding import INDEX, Rebuilt, has_instances, make_index, recover
+from aiodicom.archive.rebuilding import DAMAGED, INDEX, Rebuilt, make_index
+from aiodicom.archive.recovering import note_damage, recover, was_left_open, why_to_build
+from aiodicom.archive.room import MINIMUM_FREE, MINIMUM_FREE_SHARE, OUT_OF_RESOURCES, Room, count_bytes
 from aiodicom.archive.services import services_of
-from aiodicom.archive.shelf import INCOMING, Shelf
-from aiodicom.archive.store import OUT_OF_RESOURCES, Incoming, Keeping
+from aiodicom.archive.shelf import INCOMING, Shelf, make_folder
+from aiodicom.archive.store import Incoming, Keeping
 from aiodicom.archive.worklist import Imported, add_steps, read_folder, remove_step, replace_steps, steps_of
 from aiodicom.archive.writer import GroupCommit, Writing
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
@@ -76,6 +78,10 @@ class Archive:
         sync: whether to wait until what is kept is on the disk. Without it the last instances may be lost with the power,
             though not with the process.
         max_elements: how many elements and items an instance may have.
+        minimum_free: how many bytes of its disk stay free: where there are no more, an instance is refused (0xA700) before
+            it is received.
+        minimum_free_share: the same as a share of the disk, in per cent; the larger one holds.
+        maximum_archive: how many bytes its files may have: what exceeds that is refused (0xA700); None is no limit.
         worker_threads: how many threads write files.
         shared: use it beside a process that has it open and shares it, and others; all of them are to say the same of
             `on_duplicate`.
@@ -91,6 +97,9 @@ class Archive:
         on_duplicate: Literal["keep", "replace"] = "keep",
         sync: bool = True,
         max_elements: int = MAXIMUM_ELEMENTS,
+        minimum_free: int = MINIMUM_FREE,
+        minimum_free_share: float = MINIMUM_FREE_SHARE,
+        maximum_archive: int | None = None,
         worker_threads: int = 8,
         shared: bool = False,
         tls: Credentials | None = None,
@@ -103,9 +112,11 @@ class Archive:
         self.on_duplicate = on_duplicate
         self.sync = sync
         self.max_elements = max_elements
+        self.maximum_archive = maximum_archive
         self.shared = shared
         self.tls = tls
         self._shelf = Shelf(self.folder, sync=sync)
+        self._room = Room(self.folder, minimum_free, minimum_free_share)
         self._workers = Workers(worker_threads)
         self._resources = ExitStack()
         self._lock: FolderLock | None = None
@@ -125,8 +136,8 @@ class Archive:
 
         Where nobody does this, the first who asks something of the archive does.
 
-        Where there are files but no index, that is built first, which takes a while. Where it is shared nothing of all that
-        is done: who shares it has done so.
+        Where there are files but no index, or a damaged one, that is built first, which takes a while. Where it is shared
+        nothing of all that is done: who shares it has done so.
 
         Raises:
             ArchiveError: it is in use by another process, or its index cannot be used.
@@ -198,30 +209,49 @@ class Archive:
             if self._writer is not None:
                 return  # by another thread
             incoming = self.folder / INCOMING
-            incoming.mkdir(parents=True, exist_ok=True)
+            make_folder(incoming, sync=self.sync)
             lock = resources.enter_context(locked(self.folder, shared=self.shared))
-            has_index = (self.folder / INDEX).exists()
             if self.shared:
-                if not has_index:
+                if not (self.folder / INDEX).exists():
                     raise ArchiveError(f"{self.folder}: nobody has put the archive in order who shares it")
                 self._shelf.incoming = os.fspath(resources.enter_context(own_folder(incoming)))
-            elif not has_index and has_instances(self.folder):
-                _log.warning("%s has no index: it is built from the files, which may take a while", self.folder)
-                make_index(self.folder)
-            self._open_index(recovering=not self.shared)
+                self._open_index()
+            else:
+                self._open_in_order(incoming)
             self._resources, self._lock = resources.pop_all(), lock
 
-    def _open_index(self, *, recovering: bool = False) -> None:
+    def _open_in_order(self, incoming: Path) -> None:
+        """Open the index, put in order what a crash left, and build it where it cannot be relied on."""
+        was_left, reason = was_left_open(self.folder, incoming), why_to_build(self.folder)
+        if reason is None:
+            try:
+                self._open_index(partial(recover, shelf=self._shelf, thoroughly=was_left))
+            except DamagedIndex as error:
+                reason = f"has a damaged index ({error.__cause__ or error})"
+                (self.folder / DAMAGED).touch()
+        if reason is not None:
+            _log.warning("%s %s: it is built of the files, which may take a while", self.folder, reason)
+            make_index(self.folder)
+            self._open_index(partial(recover, shelf=self._shelf, thoroughly=False))
+
+    def _open_index(self, prepare: Callable[[Index], None] = lambda _: None) -> None:
         path = self.folder / INDEX
-        index = Index(open_index(path, sync=self.sync), replace=self.on_duplicate == "replace")
-        try:
-            if recovering:
-                with explained(path):
-                    recover(index, self._shelf)
-        except BaseException:
-            index.connection.close()
-            raise
-        self._writer, self._readers = GroupCommit(index, self._shelf.sync), Readers(path)
+        with ExitStack() as unless_it_works:
+            index = Index(open_index(path, sync=self.sync), replace=self.on_duplicate == "replace")
+            unless_it_works.callback(index.connection.close)
+            with explained(path):
+                prepare(index)
+                if self.maximum_archive is not None:
+                    count_bytes(index.connection)
+                bring_to_disk = partial(self._bring_to_disk, SameFiles(path, index.connection))
+            self._writer = GroupCommit(index, bring_to_disk, partial(note_damage, self.folder))
+            self._readers = Readers(path)
+            unless_it_works.pop_all()
+
+    def _bring_to_disk(self, files: SameFiles) -> None:
+        """Do what comes before each commit."""
+        self._shelf.sync()
+        files.check()
 
     def _close(self) -> None:
         if self._readers is not None and self._writer is not None:
@@ -278,6 +308,7 @@ class Archive:
             AssociationError: the association ended before the data set did.
         """
         await self._writing()  # before there is a temporary file, which would be taken for one that a crash left
+        self._room.check()
         sop_class = operation.sop_class_uid or operation.context.abstract_syntax
         data_set, source = operation.data_set, operation.peer.ae_title
         job = self._job(sop_class, operation.sop_instance_uid, data_set.transfer_syntax, source)
@@ -301,6 +332,7 @@ class Archive:
             OSError: the file cannot be read.
         """
         await self._writing()
+        self._room.check()
         made: list[Keeping] = []
         try:
             if isinstance(instance, EncodedInstance) and isinstance(instance.data, AsyncIterable):
@@ -355,6 +387,7 @@ class Archive:
             replace=self.on_duplicate == "replace",
             sync=self.sync,
             max_elements=self.max_elements,
+            maximum_archive=self.maximum_archive,
         )
 
     async def _keep(self, job: Keeping) -> None:
@@ -479,7 +512,7 @@ class Archive:
             DimseError: 0xA700 where too many queries are under way.
         """
         _, readers = await self._opened()
-        reading = _Reading(readers, run)
+        reading = _Reading(readers, run, partial(note_damage, self.folder))
         ahead = asyncio.ensure_future(in_any_thread(reading.next_rows))
         is_last = False
         try:
@@ -504,11 +537,18 @@ class _Reading(Generic[T]):
     Args:
         readers: where to get the connection.
         run: starts the query.
+        failed: called with what SQLite fails at.
     """
 
-    def __init__(self, readers: Readers, run: Callable[[sqlite3.Connection], Iterator[T]]) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        run: Callable[[sqlite3.Connection], Iterator[T]],
+        failed: Callable[[sqlite3.Error], None],
+    ) -> None:
         self._readers = readers
         self._run = run
+        self._failed = failed
         self._lock = Lock()  # a thread may still be at it when the coroutine that waited for it was cancelled
         self._connection: sqlite3.Connection | None = None
         self._rows: Iterator[T] | None = None
@@ -528,6 +568,7 @@ class _Reading(Generic[T]):
                     self._rows = self._run(self._connection)
                 rows = list(islice(self._rows, self._count))
             except sqlite3.Error as error:
+                self._failed(error)
                 raise ArchiveError(f"the index cannot be read: {error}") from error
             if len(rows) < self._count:
                 self.is_over = True

@@ -7,6 +7,8 @@ one study and a study one patient, whatever else an instance of it claims.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +22,7 @@ from typing import Final
 from aiodicom.archive.attributes import ATTRIBUTES, of_level
 from aiodicom.archive.conditions import add_functions
 from aiodicom.archive.header import Header
-from aiodicom.archive.locking import is_busy
+from aiodicom.archive.locking import is_busy, is_damaged, primary_code
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, create, folded
 from aiodicom.archive.worklist import create_worklist
@@ -28,7 +30,17 @@ from aiodicom.errors import ArchiveError, DimseError
 from aiodicom.query import Level
 from aiodicom.services.matching import fold_name
 
-__all__ = ["MAXIMUM_READERS", "Entry", "Index", "Readers", "StoredFile", "explained", "open_index"]
+__all__ = [
+    "MAXIMUM_READERS",
+    "DamagedIndex",
+    "Entry",
+    "Index",
+    "Readers",
+    "SameFiles",
+    "StoredFile",
+    "explained",
+    "open_index",
+]
 
 MAXIMUM_READERS: Final = 64
 """How many queries may be open at a time."""
@@ -41,6 +53,19 @@ _LOG_KEPT: Final = 64 * 1024 * 1024  # bytes of the write-ahead log that stay af
 _SERIES_REMEMBERED: Final = 10_000
 _IDLE_READERS: Final = 8
 _TOO_MANY: Final = 0xA700
+_REBUILD: Final = "build it again: aiodicom index rebuild"
+_OPENING: Final = "see that it may be read and written, and that descriptors are free (ulimit -n); then start again"
+_REMEDIES: Final = {
+    sqlite3.SQLITE_BUSY: "another program has it open; end that, and start again",
+    sqlite3.SQLITE_LOCKED: "another program has it open; end that, and start again",
+    sqlite3.SQLITE_CANTOPEN: _OPENING,
+    sqlite3.SQLITE_PERM: _OPENING,
+    sqlite3.SQLITE_READONLY: _OPENING,
+    sqlite3.SQLITE_IOERR: "see that its disk is in order, and start again",
+    sqlite3.SQLITE_NOMEM: "see that there is memory, and start again",
+    sqlite3.SQLITE_FULL: "see that there is room on its disk, and start again",
+}
+"""What helps where the index itself is in order."""
 
 
 @dataclass(slots=True)
@@ -79,21 +104,62 @@ class Entry:
     file: StoredFile
 
 
+class DamagedIndex(ArchiveError):
+    """The index is no database any more, or contradicts itself; the files are not concerned."""
+
+
 @contextmanager
-def explained(path: Path, remedy: str = "build it again: aiodicom index rebuild") -> Iterator[None]:
+def explained(path: Path, remedy: str | None = None) -> Iterator[None]:
     """Say what SQLite fails at as an ArchiveError, and what to do next.
 
     Args:
         path: the database.
-        remedy: what to do next.
+        remedy: what to do next; by default, what helps against that error.
 
     Raises:
-        ArchiveError: instead of a sqlite3.Error.
+        DamagedIndex: instead of a sqlite3.Error that says so.
+        ArchiveError: instead of any other.
     """
     try:
         yield
     except sqlite3.Error as error:
-        raise ArchiveError(f"{path}: the index cannot be used: {error}; {remedy}") from error
+        what = remedy or _REMEDIES.get(primary_code(error), _REBUILD)
+        kind = DamagedIndex if is_damaged(error) else ArchiveError
+        raise kind(f"{path}: the index cannot be used: {error}; {what}") from error
+
+
+class SameFiles:
+    """Whether the files of an open database are still there: what is written in others is lost with the process.
+
+    Args:
+        path: the database.
+        connection: to it.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        connection.execute("SELECT 1 FROM instances LIMIT 1").fetchone()  # from the first look on there is a log
+        real = os.path.realpath(path)
+        self._identities = {name: _identity(name) for name in (real, f"{real}-wal")}
+
+    def check(self) -> None:
+        """See that they are.
+
+        Raises:
+            OSError: one of them was removed, or another one put in its place.
+        """
+        for name, identity in self._identities.items():
+            if _identity(name) != identity:
+                raise OSError(
+                    errno.ESTALE, "the index was removed or replaced; start again, and it is built of the files"
+                )
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(name)  # noqa: PTH116 - a plain string, for each commit
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def open_index(path: Path, *, sync: bool = True) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from aiodicom.errors import ArchiveError
 
-__all__ = ["FolderLock", "is_busy", "locked", "own_folder"]
+__all__ = ["FolderLock", "is_busy", "is_damaged", "locked", "own_folder", "primary_code"]
 
 LOCK: Final = ".lock"
 """The database in a folder whose locks are those of the folder; there is nothing in it."""
@@ -93,7 +93,18 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[FolderLock]:
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Tell whether somebody else holds the lock that was wanted."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # above that, it says by whom
+    return primary_code(error) == sqlite3.SQLITE_BUSY
+
+
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Tell whether the database itself is damaged, or none."""
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return what SQLite calls the error, without the details above the lowest byte; 0 where it was not SQLite's."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _not_to_be_had(folder: Path, error: sqlite3.Error) -> ArchiveError:

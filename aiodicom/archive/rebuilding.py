@@ -1,4 +1,4 @@
-"""The index made again from the files, and an archive put in order after a crash."""
+"""The index made again from the files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ from aiodicom.archive.index import Entry, Index, StoredFile, explained
 from aiodicom.archive.locking import locked
 from aiodicom.archive.query import INDEXES
 from aiodicom.archive.schema import TABLES, create
-from aiodicom.archive.shelf import SUFFIX, Shelf, path_of
+from aiodicom.archive.shelf import sync_path
 from aiodicom.archive.store import entry_of
 from aiodicom.archive.worklist import copy_worklist, create_worklist
 from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.part10 import read_instance
 
-__all__ = ["INDEX", "Rebuilt", "has_instances", "make_index", "rebuild", "recover"]
+__all__ = ["DAMAGED", "INDEX", "Rebuilt", "has_instances", "make_index", "paths_below", "read_entry", "rebuild"]
 
 INDEX: Final = "index.sqlite"
 """The name of the database in the archive's folder."""
+
+DAMAGED: Final = f"{INDEX}.damaged"
+"""An empty file that is there from when the index was found damaged until it has been built again."""
+
+OLD: Final = f"{INDEX}.old"
+"""What the damaged index is called then: its worklist may be worth a look."""
 
 MAXIMUM_PROBLEMS: Final = 10_000
 """How many problems a report names."""
@@ -108,39 +114,23 @@ def make_index(folder: Path, progress: Callable[[int], None] | None = None) -> R
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - a name of ours
             for table in TABLES.values()
         )
-    _sync(new)
+    if hasattr(os, "sync"):
+        os.sync()  # the files, too, which may have come a moment ago
+    sync_path(new)
     # The old one is whole without its log, and holds the worklist until the new one has its name, beside which that log
     # would be damage.
     _remove(final, _BESIDE)
+    if (folder / DAMAGED).exists() and final.is_file():
+        final.replace(folder / OLD)
     new.replace(final)
-    _sync(folder)
+    sync_path(folder)
+    (folder / DAMAGED).unlink(missing_ok=True)
     return report
-
-
-def recover(index: Index, shelf: Shelf) -> None:
-    """Put in order what a crash left: files that the index may not know of, and files that were never whole.
-
-    A temporary file with a second name holds a whole instance. If the index has none with its UID, it gets that; if it has
-    another one, then that was not replaced any more, or this one was, and it goes.
-
-    Raises:
-        OSError: a file cannot be read or removed.
-        sqlite3.Error: the index cannot be written.
-    """
-    for folder, _, names in os.walk(shelf.incoming, topdown=False):
-        for temporary in (Path(folder, name) for name in names):
-            if temporary.stat().st_nlink > 1:
-                index.begin()
-                _reconcile(index, shelf, temporary)
-                index.connection.execute("COMMIT")
-            temporary.unlink()
-        if folder != shelf.incoming:  # that of a process that shared the archive
-            os.rmdir(folder)  # noqa: PTH106
 
 
 def has_instances(folder: Path) -> bool:
     """Tell whether there is any file that an index would be about."""
-    return next(_paths(folder), None) is not None
+    return next(paths_below(folder), None) is not None
 
 
 # ---- reading the files
@@ -193,7 +183,7 @@ def _choose(index: Index, folder: Path, entry: Entry, report: Rebuilt) -> None:
 
 def _read_all(folder: Path) -> Iterator[tuple[str, Entry | str]]:
     """Read all files in a few threads: their paths, each with what it holds, or with what is wrong with it."""
-    paths = _paths(folder)
+    paths = paths_below(folder)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="aiodicom-rebuild") as pool:
         under_way: deque[Future[list[tuple[str, Entry | str]]]] = deque()
         while True:
@@ -222,8 +212,8 @@ def _read_or_say_why_not(folder: Path, path: str) -> Entry | str:
         return f"cannot be read: {error.strerror}"
 
 
-def _paths(folder: Path, below: str = "") -> Iterator[str]:
-    """The files of an archive, relative to its folder: those of the index, and all that begin with a dot, left out."""
+def paths_below(folder: Path, below: str = "") -> Iterator[str]:
+    """Yield the files of an archive, relative to its folder: those of the index, and all with a dot first, left out."""
     with os.scandir(folder / below) as entries:
         inside = sorted(entries, key=lambda entry: entry.name)
     for entry in inside:
@@ -231,30 +221,9 @@ def _paths(folder: Path, below: str = "") -> Iterator[str]:
         if entry.name.startswith(".") or (not below and entry.name.startswith(INDEX)):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _paths(folder, f"{path}/")
+            yield from paths_below(folder, f"{path}/")
         elif entry.is_file():
             yield path
-
-
-def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> None:
-    """Let the index and the files agree about one with a second name."""
-    try:
-        entry = read_entry(temporary.parent, temporary.name)
-    except (DimseError, InvalidInstance):  # not of our making
-        return
-    own = Path(shelf.absolute(path_of(entry.study_instance_uid, entry.series_instance_uid, entry.sop_instance_uid)))
-    name = next((each for each in own.parent.glob(f"{own.stem}*{SUFFIX}") if each.samefile(temporary)), None)
-    if name is None:  # it had another name, from which it was replaced: that one stays
-        return
-    path = entry.file.path = name.relative_to(shelf.folder).as_posix()
-    known = index.find(entry.sop_instance_uid)
-    if known is None:
-        index.insert(entry)
-    elif known.path != path:
-        if Path(shelf.absolute(known.path)).exists():
-            name.unlink()
-        else:
-            index.update(entry)
 
 
 def _keep_worklist(connection: sqlite3.Connection, old: Path) -> None:
@@ -269,14 +238,3 @@ def _keep_worklist(connection: sqlite3.Connection, old: Path) -> None:
 def _remove(path: Path, suffixes: Iterable[str]) -> None:
     for suffix in suffixes:
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or a folder on the disk."""
-    if path.is_dir() and os.name == "nt":  # there, a folder cannot be opened
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-__all__ = ["INCOMING", "SUFFIX", "Shelf", "names_like", "path_of"]
+__all__ = ["INCOMING", "SUFFIX", "Shelf", "make_folder", "names_like", "path_of", "sync_path"]
 
 INCOMING: Final = ".incoming"
 """The folder of temporary files, below the archive's: on the same file system, as the two names of a file must be."""
@@ -44,7 +44,7 @@ class Shelf:
     def __init__(self, folder: Path, *, sync: bool = True) -> None:
         self.folder = os.fspath(folder)
         self.incoming = os.path.join(self.folder, INCOMING)  # noqa: PTH118
-        self._sync = sync and os.name != "nt"  # there, a folder cannot be opened
+        self._sync = sync
         self._touched: set[str] = set()
 
     def absolute(self, path: str) -> str:
@@ -88,6 +88,7 @@ class Shelf:
             os.link(self.absolute(path), temporary)
         except OSError:
             return None
+        self._touch(self.incoming)
         return temporary
 
     def remove(self, *paths: str | None) -> None:
@@ -103,12 +104,14 @@ class Shelf:
         Raises:
             OSError: it is not known to be there.
         """
-        while self._touched:
-            descriptor = os.open(self._touched.pop(), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        for folder in sorted(self._touched):
+            sync_path(folder)
+            self._touched.discard(folder)  # not before: what failed is tried again
+
+    def sync_everything(self) -> None:
+        """Have on the disk whatever anybody wrote there."""
+        if self._sync and hasattr(os, "sync"):
+            os.sync()
 
     def _link(self, temporary: str, name: str) -> None:
         try:
@@ -139,6 +142,35 @@ class Shelf:
     def _touch(self, folder: str) -> None:
         if self._sync:
             self._touched.add(folder)
+
+
+def make_folder(folder: Path, *, sync: bool = True) -> None:
+    """Make a folder, with its parents; with `sync`, all of them on the disk.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, sync=sync)
+    folder.mkdir(exist_ok=True)
+    if sync:
+        sync_path(folder.parent)
+
+
+def sync_path(path: str | Path) -> None:
+    """Have a file or a folder on the disk.
+
+    Raises:
+        OSError: it is not known to be there.
+    """
+    if os.name == "nt" and os.path.isdir(path):  # noqa: PTH112 - there, a folder cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def names_like(path: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from aiodicom.archive.attributes import ATTRIBUTES
 from aiodicom.archive.header import Header, read_header, read_header_of_file
 from aiodicom.archive.index import Entry, Index, StoredFile
+from aiodicom.archive.room import OUT_OF_RESOURCES, bytes_kept
 from aiodicom.archive.sameness import Encoded, same_instance
 from aiodicom.archive.shelf import Shelf, path_of
 from aiodicom.archive.writer import Job
@@ -24,7 +25,6 @@ __all__ = ["Incoming", "Keeping", "entry_of"]
 
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
-OUT_OF_RESOURCES: Final = 0xA700
 
 _log: Final = logging.getLogger("aiodicom.archive")
 _SOP_CLASS_UID: Final = ATTRIBUTES["SOPClassUID"]
@@ -77,12 +77,22 @@ class Keeping(Job):
         replace: whether it takes the place of another instance with its SOP Instance UID.
         sync: whether its file is to be on the disk before the job is submitted.
         max_elements: how many elements and items its data set may have.
+        maximum_archive: how many bytes the files of the archive may have, if there is a limit.
 
     Raises:
         DimseError: 0x0117 or 0xA900 where its UIDs are none.
     """
 
-    def __init__(self, incoming: Incoming, shelf: Shelf, *, replace: bool, sync: bool, max_elements: int) -> None:
+    def __init__(
+        self,
+        incoming: Incoming,
+        shelf: Shelf,
+        *,
+        replace: bool,
+        sync: bool,
+        max_elements: int,
+        maximum_archive: int | None = None,
+    ) -> None:
         super().__init__()
         if not valid_uid(incoming.sop_instance_uid):
             raise DimseError(INVALID_SOP_INSTANCE, "The SOP Instance UID is no UID")
@@ -93,6 +103,7 @@ class Keeping(Job):
         self._replace = replace
         self._sync = sync
         self._max_elements = max_elements
+        self._maximum_archive = maximum_archive
         self._meta = file_meta(*incoming[:3], source_ae_title=incoming.source_ae_title)
         self._file = PartialFile(shelf.incoming, "")
         self._entry: Entry | None = None
@@ -198,11 +209,18 @@ class Keeping(Job):
             if not os.path.exists(self._shelf.absolute(kept.path)):  # noqa: PTH110
                 _log.warning("%s is missing from the archive; it came again, and is kept", kept.path)
             elif self._replace:
+                self._see_that_it_fits(index, entry.file.size - kept.size)
                 self._second_name = self._shelf.second_name(kept.path)
                 self._replaced = kept.path
             else:
                 self.conflict = kept
                 return
+        else:
+            try:
+                self._see_that_it_fits(index, 0)
+            except DimseError:
+                index.remove(entry.sop_instance_uid)
+                raise
         try:
             self._placed = self._shelf.place(self._file.path, entry.file.path)
             if not is_new or self._placed != entry.file.path:
@@ -213,6 +231,14 @@ class Keeping(Job):
             if is_new and isinstance(error, OSError):  # anything else ends the transaction
                 index.remove(entry.sop_instance_uid)
             raise
+
+    def _see_that_it_fits(self, index: Index, more: int) -> None:
+        """Refuse what would make the archive larger than it may be."""
+        if self._maximum_archive is not None and bytes_kept(index.connection) + more > self._maximum_archive:
+            _log.error(
+                "the archive has the %d bytes that it may have: what would be more is refused", self._maximum_archive
+            )
+            raise DimseError(OUT_OF_RESOURCES, "The archive is full")
 
     def undo(self) -> None:
         """Take the file's name away again."""

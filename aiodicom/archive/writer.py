@@ -91,11 +91,15 @@ class GroupCommit:
     Args:
         index: where to; the thread's alone from now on, and closed at its end.
         before_commit: called before each commit, to bring on the disk what the rows rely on.
+        failed: called with what a job, or all of them, failed at.
     """
 
-    def __init__(self, index: Index, before_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, index: Index, before_commit: Callable[[], None], failed: Callable[[Exception], None] = lambda _: None
+    ) -> None:
         self._index = index
         self._before_commit = before_commit
+        self._failed = failed
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = Lock()
         self._is_stopping = False
@@ -161,6 +165,7 @@ class GroupCommit:
                     self._commit([job])
                 return
             _log.error("the archive cannot be written: %s", _in_words(error))
+            self._failed(error)
             for job in jobs:
                 job.failure = job.failure or error
         for job in jobs:

@@ -242,11 +242,11 @@ async def test_a_damaged_index_is_said_to_be_unreadable(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / INDEX)) as connection:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         pages = [page for (page,) in connection.execute("SELECT rootpage FROM sqlite_schema WHERE rootpage > 0")]
-    with (tmp_path / INDEX).open("r+b") as file:
-        for page in pages:
-            file.seek((page - 1) * page_size)
-            file.write(b"\xff" * page_size)
     async with Archive(tmp_path) as archive:
+        with (tmp_path / INDEX).open("r+b") as file:
+            for page in pages:
+                file.seek((page - 1) * page_size)
+                file.write(b"\xff" * page_size)
         with pytest.raises(ArchiveError, match="cannot be read: database disk image is malformed"):
             await archive.instances(identifier("STUDY", StudyInstanceUID=STUDY))
         with pytest.raises(DimseError) as caught:

@@ -634,8 +634,7 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         await Archive(tmp_path / "file").open()
     folder = tmp_path / "archive"
-    folder.mkdir()
-    (folder / INDEX).write_text("no database" * 100)
-    with pytest.raises(ArchiveError, match="build it again"):
+    (folder / INDEX).mkdir(parents=True)
+    with pytest.raises(ArchiveError, match="unable to open database file; see that it may be read and written"):
         await Archive(folder).open()
-    assert [path for path in every_file(folder) if not path.startswith(".")] == [INDEX]
+    assert [path for path in every_file(folder) if not path.startswith(".")] == []
