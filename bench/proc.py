@@ -28,7 +28,7 @@ def peak(pid: int | None = None) -> int:
 def memory(pid: int) -> int:
     """Return the memory of a process and all its descendants, of what they share each its part, in bytes."""
     total = 0
-    for each in _family(pid):
+    for each in family(pid):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             total += _bytes(_folder(each) / "smaps_rollup", "Pss")
     return total
@@ -37,23 +37,24 @@ def memory(pid: int) -> int:
 def cpu_time(pid: int) -> float:
     """Return the processor time of a process and all its descendants, in seconds."""
     ticks = 0
-    for each in _family(pid):
+    for each in family(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             behind_name = (_folder(each) / "stat").read_text().rpartition(")")[2]
             ticks += sum(map(int, behind_name.split()[_TIMES]))
     return ticks * _TICK
 
 
-def _folder(pid: int | None) -> Path:
-    return Path("/proc", "self" if pid is None else str(pid))
-
-
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
     yield pid
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in (_folder(pid) / "task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
+
+
+def _folder(pid: int | None) -> Path:
+    return Path("/proc", "self" if pid is None else str(pid))
 
 
 def _bytes(path: Path, field: str) -> int:
