@@ -47,17 +47,22 @@ class Served:
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
-    async def __aenter__(self) -> Self:
-        """Start it.
-
-        Raises:
-            BenchError: it ended at once.
-        """
+    async def start(self) -> None:
+        """Start it, and do not wait."""
         self._configuration.write_text(_CONFIGURATION)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
+
+    async def __aenter__(self) -> Self:
+        """Start it, and wait until it listens.
+
+        Raises:
+            BenchError: it ended at once.
+        """
+        await self.start()
+        assert self._process is not None
         assert self._process.stdout is not None
         async with asyncio.timeout(SECONDS_TO_START):
             line = (await self._process.stdout.readline()).decode()

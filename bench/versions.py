@@ -53,13 +53,16 @@ class Version(NamedTuple):
 
     def data_set(self) -> bytes:
         """Return its data set; the pixel data begins and ends with what this version has alone."""
-        study, number, version = _study(self.number), _number(self.number), f"{10_000_000 + self.version}"
+        mark = f"{_number(self.number)}{10_000_000 + self.version}".encode()
+        return b"".join((self.head(), mark, _noise(self.size - 2 * len(mark)), mark))
+
+    def head(self) -> bytes:
+        """Return what comes before the value of its pixel data."""
         head = _head()
-        for placeholder, value in ((_STUDY, study), (_NUMBER, number), (_VERSION, version)):
+        values = (_study(self.number), _number(self.number), str(10_000_000 + self.version))
+        for placeholder, value in zip((_STUDY, _NUMBER, _VERSION), values, strict=True):
             head = head.replace(placeholder.encode(), value.encode())
-        mark = f"{number}{version}".encode()
-        element = pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, self.size)
-        return b"".join((head, element, mark, _noise(self.size - 2 * len(mark)), mark))
+        return head + pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, self.size)
 
 
 def number_of(sop_instance_uid: str) -> int:
