@@ -216,7 +216,7 @@ def _synced(calls: Iterable[Call], path: str, after: int, before: int) -> bool:
 
 
 @dataclass(slots=True)
-class _State:
+class State:
     """A state of the disk, and the most that had been answered when it may have been left.
 
     Args:
@@ -230,10 +230,10 @@ class _State:
     line: int
 
 
-def states(runs: Iterable[Sequence[Call]], root: Path, load: Load, report: Report) -> list[_State]:
+def states(runs: Iterable[Sequence[Call]], root: Path, load: Load, report: Report) -> list[State]:
     """Return every state that a loss of power may leave, each once."""
     disk = Disk(str(root.parent))
-    found: dict[int, _State] = {}
+    found: dict[int, State] = {}
     acknowledged: dict[int, int] = {}
     for run, calls in enumerate(runs):
         of_run: Counter[int] = Counter()
@@ -249,7 +249,7 @@ def states(runs: Iterable[Sequence[Call]], root: Path, load: Load, report: Repor
             for image in disk.images():
                 key = image.fingerprint()
                 is_ordered = image.ordered or (key in found and found[key].image.ordered)
-                found[key] = _State(replace(image, ordered=is_ordered), acknowledged, call.begun)
+                found[key] = State(replace(image, ordered=is_ordered), acknowledged, call.begun)
     if (seen := _content(disk.image())) != (there := _content_of(root.parent, seen)):
         odd = min(path for path in {*seen, *there} if seen.get(path) != there.get(path))
         raise BenchError(f"the trace does not say how {odd} came to be what it is")
@@ -270,7 +270,7 @@ def _content_of(folder: Path, seen: Iterable[str]) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-async def open_all(found: Iterable[_State], load: Load, folder: Path, report: Report) -> None:
+async def open_all(found: Iterable[State], load: Load, folder: Path, report: Report) -> None:
     """Open an archive on each state, and see what is there."""
     where = folder / "disk"
     for state in found:
@@ -285,7 +285,7 @@ async def open_all(found: Iterable[_State], load: Load, folder: Path, report: Re
             shutil.rmtree(where)
 
 
-async def _violations(archive: Path, state: _State, load: Load) -> list[str]:
+async def _violations(archive: Path, state: State, load: Load) -> list[str]:
     try:
         async with aiodicom.Archive(archive, on_duplicate=load.policy, sync=False):
             pass
