@@ -19,6 +19,7 @@ from aiodicom.errors import (
     RemoteProtocolError,
 )
 from aiodicom.handlers import Dispatcher
+from aiodicom.identity import check_plain_passcode
 from aiodicom.limits import DEFAULT_LIMITS, Timeouts, limits_of
 from aiodicom.logs import LoggingObserver
 from aiodicom.planning import default_contexts
@@ -57,6 +58,7 @@ def associate(
     maximum_length: int = DEFAULT_LIMITS.maximum_length,
     operations_window: tuple[int, int] | None = None,
     identity: UserIdentity | None = None,
+    allow_plain_passcode: bool = False,
     options: QueryOptions | None = None,
     user_information: Sequence[UserInformationItem] = (),
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
@@ -81,7 +83,9 @@ def associate(
         maximum_length: the longest variable field of a P-DATA-TF that we take, in bytes; 0 is no limit (PS3.8 §D.1).
         operations_window: how many operations we want to invoke, and how many to perform, at a time; 0 is no limit
             (PS3.7 §D.3.3.3). Not offered unless given: some peers drop the connection when they see the offer.
-        identity: who we are (PS3.7 §D.3.3.7).
+        identity: who we are (PS3.7 §D.3.3.7): `UserIdentity.of_user("ada", "passcode")`, `.of_jwt(token)`, …; what it is
+            answered is `association.terms.identity_response`.
+        allow_plain_passcode: let the passcode of an identity go over the network without TLS.
         options: what to ask for in the contexts of Query/Retrieve and the worklist (PS3.4 §C.5.1.1); the terms of the
             association tell what was granted. Not offered unless given.
         user_information: further sub-items to send.
@@ -96,7 +100,7 @@ def associate(
         AssociationRejected: the peer does not want the association; the error says why, and what helps.
         AssociationAborted: the peer aborted, or closed the connection, instead of answering.
         OperationTimeout: connecting, or the answer, took too long.
-        LocalProtocolError: an AE title or a context that cannot be proposed.
+        LocalProtocolError: an AE title or a context that cannot be proposed, or a passcode without TLS.
     """
     proposals = default_contexts() if contexts is None else contexts
     items, roles = propose([ProposedContext(each) if isinstance(each, str) else each for each in proposals])
@@ -110,6 +114,8 @@ def associate(
     if operations_window is not None:
         information.append(AsynchronousOperationsWindow(*operations_window))
     if identity is not None:
+        if not allow_plain_passcode:
+            check_plain_passcode(identity, is_encrypted=tls is not None)
         information.append(identity)
     if options is not None:
         classes = dict.fromkeys(

@@ -27,6 +27,7 @@ from aiodicom.errors import (
     LocalProtocolError,
 )
 from aiodicom.handlers import VERIFICATION_SERVICE, Dispatcher, Handler, Service, storage_service
+from aiodicom.identity import IdentityHandler, IdentityRule
 from aiodicom.limits import DEFAULT_LIMITS, Limits, Timeouts
 from aiodicom.logs import LoggingObserver
 from aiodicom.nodes import Node
@@ -67,6 +68,7 @@ from aiodicom.workers import Workers
 AssociateHandler: TypeAlias = Callable[[Peer], Awaitable[bytes | None]]
 H = TypeVar("H", bound=Handler)
 A = TypeVar("A", bound=AssociateHandler)
+I = TypeVar("I", bound=IdentityHandler)  # noqa: E741 - as the others are
 F = TypeVar("F", bound=FindHandler)
 R = TypeVar("R", bound=RetrieveHandler)
 T = TypeVar("T")
@@ -190,6 +192,7 @@ class Server:
         self.worker_threads = worker_threads
         self.observers: tuple[Observer, ...] = (LoggingObserver(),) if observers is None else tuple(observers)
         self.associate_handler: AssociateHandler | None = None
+        self.identity_rule: IdentityRule | None = None
         self._acceptors: set[_Acceptor] = set()
         self._servers: list[asyncio.Server] = []
         self._tally = tally or LocalTally()
@@ -255,10 +258,34 @@ class Server:
         """Register a coroutine that is asked before an association is accepted, with the `Peer` that requests it.
 
         It raises `AssociationRejected` to reject. What it returns is the response to a user identity, b"" where there is
-        none to give (PS3.7 §D.3.3.7); None confirms no identity.
+        none to give (PS3.7 §D.3.3.7); None confirms no identity. Where identities are verified, see `on_user_identity`,
+        that comes first, and `Peer.identity_is_verified` tells of it.
         """
         self.associate_handler = handler
         return handler
+
+    def on_user_identity(self, *, required: bool = True, allow_plain_passcode: bool = False) -> Callable[[I], I]:
+        """Register a coroutine that verifies the user identity of who asks for an association (PS3.7 §D.3.3.7).
+
+        It gets the `UserIdentity` and the `Peer`. It returns True to accept, or the bytes of the server response, which the
+        requestor of a Kerberos ticket, a SAML assertion or a JSON Web Token may have asked for. If it returns anything
+        else, or raises, the association is rejected, for no reason given (1/1/1)::
+
+            @server.on_user_identity()
+            async def verify(identity, peer):
+                return identity.has_passcode(passcodes.get(identity.username))
+
+        Args:
+            required: reject who gives no identity, too.
+            allow_plain_passcode: take a username and passcode that came without TLS, where everybody on the way could read
+                it; else that is rejected, and the coroutine not asked.
+        """
+
+        def register(handler: I) -> I:
+            self.identity_rule = IdentityRule(handler, required, allow_plain_passcode)
+            return handler
+
+        return register
 
     def add(self, service: Service) -> None:
         """Offer a service to associations from now on."""
@@ -533,33 +560,50 @@ class _Acceptor:
         self._not_established(fault or AssociationAborted(None, 0, "before it was requested"))
 
     def _decide(self, request: AAssociateRQ, peer: Peer) -> None:
-        handler = self._server.associate_handler
+        server = self._server
         try:
-            if handler is None:
-                with self._server.admission(peer):
+            if server.associate_handler is None and server.identity_rule is None:
+                with server.admission(peer):
                     self._accept(request, peer, None)
             else:
-                self._server.check(peer)
-                self._decision = asyncio.get_running_loop().create_task(self._ask(handler, request, peer))
+                server.check(peer)
+                self._decision = asyncio.get_running_loop().create_task(self._ask(request, peer))
         except AssociationRejected as rejection:
             self._reject(rejection)
 
-    async def _ask(self, handler: AssociateHandler, request: AAssociateRQ, peer: Peer) -> None:
+    async def _ask(self, request: AAssociateRQ, peer: Peer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             async with asyncio.timeout(self._server.limits.decision):
-                response = await handler(peer)
+                peer, response = await self._answer_of_handlers(peer)
         except AssociationRejected as rejection:
             self._reject(rejection)
         except TimeoutError as error:
             self._reject(AssociationRejected(*TEMPORARY_CONGESTION), error)
+        except asyncio.CancelledError:
+            if task.cancelling():
+                raise
+            self._reject(AssociationRejected(*_NO_REASON_GIVEN, rule="since the handler was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises, the peer gets an answer
             self._reject(AssociationRejected(*_NO_REASON_GIVEN), error)
         else:
             try:
-                with self._server.admission(peer):  # while the handler thought, others may have come
+                with self._server.admission(peer):  # while the handlers thought, others may have come
                     self._accept(request, peer, response)
             except AssociationRejected as rejection:
                 self._reject(rejection)
+
+    async def _answer_of_handlers(self, peer: Peer) -> tuple[Peer, bytes | None]:
+        """Return the peer, verified if it is, and the response to its user identity."""
+        rule, handler = self._server.identity_rule, self._server.associate_handler
+        response = None
+        if rule is not None:
+            peer, response = await rule.check(peer)
+        if handler is not None:
+            answer = await handler(peer)
+            response = answer if response is None else response
+        return peer, response
 
     def _reject(self, rejection: AssociationRejected, error: Exception | None = None) -> None:
         if self._connection.upper_layer.state is not State.STA3:

@@ -16,6 +16,7 @@ from aiodicom.upper_layer.items import (
     MaximumLength,
     PresentationContextRQ,
     UserIdentity,
+    UserIdentityResponse,
     UserInformationItem,
 )
 from aiodicom.upper_layer.pdu import AAssociateRQ
@@ -44,6 +45,7 @@ class Peer:
         certificate: what it proved to be in the TLS handshake; None where it showed none, or there was none.
         is_encrypted: whether the connection is one of TLS.
         local_address: our own end of the connection; None where the transport has none.
+        identity_is_verified: whether our handler of user identities accepted `identity`; else it is what anybody may say.
     """
 
     ae_title: str
@@ -56,6 +58,7 @@ class Peer:
     certificate: PeerCertificate | None = None
     is_encrypted: bool = False
     local_address: tuple[str, int] | None = None
+    identity_is_verified: bool = False
 
     @property
     def host(self) -> str:
@@ -95,6 +98,12 @@ class Terms:
     _known: dict[str, tuple[PresentationContext, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def identity_response(self) -> bytes | None:
+        """What the acceptor answered to our user identity, b"" for a mere yes; None where it did not confirm it."""
+        item = find_item(self.user_information, UserIdentityResponse)
+        return None if item is None else item.server_response
 
     def contexts_of(self, abstract_syntax: str) -> tuple[PresentationContext, ...]:
         """Return the accepted presentation contexts of an abstract syntax, in their order."""

@@ -23,6 +23,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "transport",
             "secure_transport",
             "terms",
+            "identity",
             "tls",
             "workers",
             "nodes",

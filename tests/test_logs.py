@@ -128,7 +128,9 @@ async def test_nothing_of_patients_and_passcodes_is_logged(
     )
     recorder = Recorder()
     async with serving(keep, observers=(LoggingObserver(), recorder)) as server:
-        async with connect(server, identity=identity, observers=(LoggingObserver(),)) as association:
+        async with connect(
+            server, identity=identity, allow_plain_passcode=True, observers=(LoggingObserver(),)
+        ) as association:
             response = await association.c_store(ct_instance())
             assert response.status in (0x0110, 0xC000)
             told = f"{association!r} {server!r} {server.associations!r} {identity!r} {association.terms!r} {response!r}"
@@ -206,11 +208,13 @@ async def test_no_identity_is_told_when_everything_is(log: pytest.LogCaptureFixt
     recorder = Recorder()
     observers = LoggingObserver(), Narrator(fragments=True), recorder
     async with serving(observers=observers) as server:
-        async with connect(server, identity=identity, observers=observers[:2]) as association:
+        async with connect(
+            server, identity=identity, allow_plain_passcode=True, observers=observers[:2]
+        ) as association:
             await association.c_echo()
         server.calling_ae_titles = ()
         with pytest.raises(AssociationRejected):
-            await connect(server, identity=identity, observers=observers[:2])
+            await connect(server, identity=identity, allow_plain_passcode=True, observers=observers[:2])
         await recorder.until(lambda: recorder.closed and recorder.refused)
     told = "\n".join(lines(log))
     assert f"user identity of type {identity.identity_type} (not shown)" in told

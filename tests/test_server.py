@@ -168,7 +168,7 @@ async def test_the_hook_sees_who_asks_and_rejects() -> None:
 
         assert await rejected(server) == (1, 1, 1)
         me = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"me", b"secret")
-        async with connect(server, identity=me) as association:
+        async with connect(server, identity=me, allow_plain_passcode=True) as association:
             assert (await association.c_echo()).status == 0
     assert [peer.calling_ae_title for peer in asked] == ["SCU", "SCU"]
     assert asked[1].identity == me

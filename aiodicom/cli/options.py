@@ -15,6 +15,7 @@ from aiodicom.association import Observer
 from aiodicom.cli import exits
 from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.exits import ExitCode
+from aiodicom.cli.identity import ConfirmationWanted, add_identity, identity_of
 from aiodicom.cli.negotiation import Narrator
 from aiodicom.cli.peer import parse_peer
 from aiodicom.cli.tls import add_tls, credentials_for
@@ -111,6 +112,7 @@ def add_association_options(parser: Parser, *, response: float | None = DEFAULT_
             default=default,
             help=f"how long to wait {what} (%(default)g)",
         )
+    add_identity(parser)
 
 
 def add_config(parser: Parser) -> None:
@@ -143,10 +145,11 @@ def add_storage(parser: Parser) -> None:
 def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
     """Parse a command line whose first words name a peer.
 
-    `peer`, `rest` and `credentials` of the result are what they, and the options of TLS, come to.
+    `peer`, `rest`, `identity` and `credentials` of the result are what they, and the options of user identity and TLS, come to.
     """
     options = parser.parse_intermixed_args(arguments)
     try:
+        options.identity = identity_of(options)
         options.peer, options.rest = parse_peer(options.words, options.call, partial(known_nodes, options.config))
         options.credentials = credentials_for(options, options.peer)
     except (ValueError, LocalProtocolError) as error:
@@ -187,6 +190,8 @@ def _terms(options: Namespace, observers: Sequence[Observer] = ()) -> dict[str, 
         "calling_ae_title": options.aet,
         "maximum_length": options.maximum_length,
         "tls": options.credentials,
+        "identity": options.identity,
+        "allow_plain_passcode": options.allow_plain_passcode,
         "timeouts": replace(
             DEFAULT_TIMEOUTS,
             connect=options.connect_timeout,
@@ -200,6 +205,10 @@ def _terms(options: Namespace, observers: Sequence[Observer] = ()) -> dict[str, 
 
 def _observers(options: Namespace) -> tuple[Observer, ...]:
     """Return who tells what happens on an association of ours: nobody, unless the options ask for it."""
+    return (*_narrators(options), *((ConfirmationWanted(),) if options.pos_response else ()))
+
+
+def _narrators(options: Namespace) -> tuple[Observer, ...]:
     if options.debug:
         return Narrator(fragments=True), LoggingObserver()
     return (Narrator(),) if options.verbose else ()

@@ -71,7 +71,7 @@ class RemoteAE:
         listen_host: where to listen for them instead; "" is every address of this machine.
         listen_port: likewise, once it is needed, under our AE title; None is nowhere.
         listen_tls: with which certificate it listens, where the peer is to send over TLS.
-        maximum_length: see `associate`; so are identity, options, timeouts, tls, observers and in_thread.
+        maximum_length: see `associate`; so are identity, allow_plain_passcode, options, timeouts, tls, observers, in_thread.
 
     Raises:
         LocalProtocolError: an AE title that is none, or no association to be had at all.
@@ -94,6 +94,7 @@ class RemoteAE:
         listen_tls: Credentials | ssl.SSLContext | None = None,
         maximum_length: int = DEFAULT_LIMITS.maximum_length,
         identity: UserIdentity | None = None,
+        allow_plain_passcode: bool = False,
         options: QueryOptions | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         tls: Credentials | ssl.SSLContext | None = None,
@@ -115,6 +116,7 @@ class RemoteAE:
             calling_ae_title=calling_ae_title,
             maximum_length=maximum_length,
             identity=identity,
+            allow_plain_passcode=allow_plain_passcode,
             options=options,
             timeouts=timeouts,
             tls=tls,

@@ -7,12 +7,13 @@ as it came, in `UnknownItem`: PS3.8 §9.3.1 has receivers ignore it, not lose it
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from sys import intern
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, Self, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
 
@@ -315,6 +316,10 @@ class SOPClassCommonExtendedNegotiation:
         return cls(decode_uid(sop_class), decode_uid(service_class), tuple(uids))
 
 
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
 class IdentityType(IntEnum):
     """What the fields of a user identity hold (PS3.7 Table D.3-14)."""
 
@@ -341,6 +346,48 @@ class UserIdentity:
     secondary_field: bytes = field(default=b"", repr=False)
     positive_response_requested: bool = False
     item_type: ClassVar[int] = 0x58
+
+    @classmethod
+    def of_user(cls, username: str, passcode: str | bytes | None = None, *, confirm: bool = False) -> Self:
+        """Return a username, with a passcode if there is one; `confirm` asks the acceptor to confirm it."""
+        if passcode is None:
+            return cls(IdentityType.USERNAME, username.encode(), b"", confirm)
+        return cls(IdentityType.USERNAME_AND_PASSCODE, username.encode(), _encoded(passcode), confirm)
+
+    @classmethod
+    def of_kerberos(cls, ticket: bytes, *, confirm: bool = False) -> Self:
+        """Return a Kerberos service ticket (RFC 4120)."""
+        return cls(IdentityType.KERBEROS, ticket, b"", confirm)
+
+    @classmethod
+    def of_saml(cls, assertion: str | bytes, *, confirm: bool = False) -> Self:
+        """Return a SAML assertion, in XML."""
+        return cls(IdentityType.SAML, _encoded(assertion), b"", confirm)
+
+    @classmethod
+    def of_jwt(cls, token: str | bytes, *, confirm: bool = False) -> Self:
+        """Return a JSON Web Token (RFC 7519)."""
+        return cls(IdentityType.JWT, _encoded(token), b"", confirm)
+
+    @property
+    def username(self) -> str | None:
+        """The username of types 1 and 2; None with the others, and where it is not in UTF-8."""
+        if self.identity_type not in (IdentityType.USERNAME, IdentityType.USERNAME_AND_PASSCODE):
+            return None
+        try:
+            return self.primary_field.decode()
+        except UnicodeDecodeError:
+            return None
+
+    def has_passcode(self, expected: str | bytes | None) -> bool:
+        """Return whether it has that passcode, in a time that does not tell how much of it is right.
+
+        Args:
+            expected: None where there is no such user: nobody has that, and it takes as long.
+        """
+        known = self.secondary_field if expected is None else _encoded(expected)
+        is_same = hmac.compare_digest(self.secondary_field, known)
+        return is_same and expected is not None and self.identity_type == IdentityType.USERNAME_AND_PASSCODE
 
     def encode(self) -> bytes:
         return encode_item(

@@ -21,6 +21,7 @@ from aiodicom import (
     Peer,
     Server,
     Timeouts,
+    UserIdentity,
     associate,
     contexts_for,
     plan_associations,
@@ -393,25 +394,39 @@ async def test_echoscu_is_told_to_try_again_where_there_are_too_many_association
     assert accepted.exit_code == 0, accepted
 
 
-async def test_storescu_identifies_its_user(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "identity_type"),
+    [
+        (("-usr", "ada"), ("-usr", "eve"), IdentityType.USERNAME),
+        (("-usr", "ada", "-pwd", "secret"), ("-usr", "ada", "-pwd", "guess"), IdentityType.USERNAME_AND_PASSCODE),
+        (("-kt", "{right}"), ("-kt", "{wrong}"), IdentityType.KERBEROS),
+        (("--saml", "{right}"), ("--saml", "{wrong}"), IdentityType.SAML),
+        (("--jwt", "{right}"), ("--jwt", "{wrong}"), IdentityType.JWT),
+    ],
+)
+async def test_storescu_identifies_its_user(
+    tmp_path: Path, right: Iterable[str], wrong: Iterable[str], identity_type: IdentityType
+) -> None:
     seen = []
     server = keep_in(tmp_path / "kept", Server(port=0, observers=()))
+    for name in ("right", "wrong"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = {name: tmp_path / name for name in ("right", "wrong")}
 
-    @server.on_associate
-    async def admit(peer: Peer) -> bytes:
-        assert peer.identity is not None
-        seen.append((peer.identity.identity_type, peer.identity.primary_field, peer.identity.secondary_field))
-        if peer.identity.secondary_field != b"secret":
-            raise AssociationRejected
-        return b""
+    @server.on_user_identity(allow_plain_passcode=True)
+    async def verify(identity: UserIdentity, _peer: Peer) -> bool:
+        seen.append(identity.identity_type)
+        return identity.has_passcode("secret") or (
+            identity.primary_field in (b"ada", b"right") and not identity.secondary_field
+        )
 
     async with server:
-        command = ["-rsp", "-usr", "ada", "127.0.0.1", str(server.port), str(bundled("MR_small.dcm").path)]
-        admitted = await run("storescu", "-pwd", "secret", *command)
-        turned_away = await run("storescu", "-pwd", "wrong", *command)
+        to_us = ("127.0.0.1", str(server.port), str(bundled("MR_small.dcm").path))
+        admitted = await run("storescu", "-rsp", *(each.format(**files) for each in right), *to_us)
+        turned_away = await run("storescu", *(each.format(**files) for each in wrong), *to_us)
+        nobody = await run("storescu", *to_us)
     assert admitted.exit_code == 0, admitted
     assert turned_away.exit_code != 0
-    assert seen == [
-        (IdentityType.USERNAME_AND_PASSCODE, b"ada", b"secret"),
-        (IdentityType.USERNAME_AND_PASSCODE, b"ada", b"wrong"),
-    ]
+    assert nobody.exit_code != 0
+    assert seen == [identity_type] * 2
+    assert len(list((tmp_path / "kept").iterdir())) == 1

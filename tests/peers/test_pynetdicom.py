@@ -19,8 +19,6 @@ from aiodicom import (
     associate,
     contexts_for,
 )
-from aiodicom.terms import find_item
-from aiodicom.upper_layer.items import UserIdentityResponse
 from tests.peers.archive import check_file_meta, keep_in
 from tests.peers.comparing import bundled, bundled_instances, differences, encoded, rounds, take_all
 from tests.peers.conftest import StartPeer
@@ -90,10 +88,8 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
         identity=user,
         observers=(),
     ) as association:
-        confirmation = find_item(association.terms.user_information, UserIdentityResponse)
         response = await association.c_store(path)
-    assert confirmation is not None
-    assert confirmation.server_response == b"admitted"
+    assert association.terms.identity_response == b"admitted"
     assert (response.status, response.status.category) == (0xA700, Category.FAILURE)
 
     with pytest.raises(AssociationRejected, match="called AE title not recognized") as wrong_title:
@@ -102,7 +98,14 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
 
     stranger = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", b"guess")
     with pytest.raises(AssociationRejected) as wrong_user:
-        await associate(peer.host, peer.port, called_ae_title=peer.ae_title, identity=stranger, observers=())
+        await associate(
+            peer.host,
+            peer.port,
+            called_ae_title=peer.ae_title,
+            identity=stranger,
+            allow_plain_passcode=True,
+            observers=(),
+        )
     assert (wrong_user.value.result, wrong_user.value.source, wrong_user.value.reason) == (2, 2, 1)
     assert "guess" not in str(wrong_user.value)
 
@@ -158,17 +161,16 @@ async def test_its_scu_is_rejected_with_the_reason() -> None:
 async def test_its_scu_identifies_its_user() -> None:
     server, seen = Server(port=0, observers=()), []
 
-    @server.on_associate
-    async def admit(peer: Peer) -> bytes:
-        assert peer.identity is not None
-        seen.append((peer.identity.primary_field, peer.identity.secondary_field))
-        if peer.identity.secondary_field != b"secret":
-            raise AssociationRejected
-        return b""
+    @server.on_user_identity(allow_plain_passcode=True)
+    async def verify(identity: UserIdentity, _peer: Peer) -> bool:
+        seen.append((identity.username, identity.secondary_field))
+        return identity.has_passcode("secret")
 
     async with server:
         admitted = await run_pynetdicom_scu("echo", server.port, user=("ada", "secret"))
         turned_away = await run_pynetdicom_scu("echo", server.port, user=("ada", "guess"))
+        nobody = await run_pynetdicom_scu("echo", server.port)
     assert (admitted.outcome, admitted.statuses) == ("accepted", [0x0000])
-    assert (turned_away.outcome, turned_away.rejection) == ("rejected", [1, 1, 1])
-    assert seen == [(b"ada", b"secret"), (b"ada", b"guess")]
+    for each in (turned_away, nobody):
+        assert (each.outcome, each.rejection) == ("rejected", [1, 1, 1])
+    assert seen == [("ada", b"secret"), ("ada", b"guess")]
