@@ -145,7 +145,7 @@ def add_storage(parser: Parser) -> None:
 def parse_with_peer(parser: Parser, arguments: Sequence[str]) -> Namespace:
     """Parse a command line whose first words name a peer.
 
-    `peer`, `rest`, `identity` and `credentials` of the result are what they, and the options of user identity and TLS, come to.
+    `peer`, `rest`, `identity` and `credentials` of the result are what they, and the options besides, come to.
     """
     options = parser.parse_intermixed_args(arguments)
     try:
