@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from anyio import CancelScope
 
+from aiodicom.accounts import Account, Counts
 from aiodicom.dataset import encode_data_set
 from aiodicom.dimse.commands import (
     CCancelRQ,
@@ -109,6 +110,15 @@ class Observer:
     def operation_failed(self, association: Association, operation: Operation, error: Exception) -> None:
         """A handler raised `error`, which was not meant as a status."""
 
+    def transfer_begun(self, association: Association, operation: Operation, intended: Counts) -> None:
+        """A C-GET or C-MOVE that is being performed is about to send that many instances of those patients."""
+
+    def operation_concluded(self, association: Association, operation: Operation, status: int | None) -> None:
+        """What comes of an operation is known: a response with that status; None where its association ended before.
+
+        Where an observer has this hook, `operation.account` tells what was transferred, with values of patients.
+        """
+
     def pdu_sent(self, connection: Connection, pdu: ControlPDU | PDV) -> None:
         """A PDU was written; of a P-DATA-TF, the PDV it holds."""
 
@@ -123,12 +133,22 @@ class Audience:
         observers: who is told; one audience serves any number of associations.
     """
 
-    __slots__ = ("_pdu_received", "_pdu_sent", "message_received", "message_sent", "observers")
+    __slots__ = (
+        "_pdu_received",
+        "_pdu_sent",
+        "message_received",
+        "message_sent",
+        "observers",
+        "operation_concluded",
+        "transfer_begun",
+    )
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = tuple(observers)
         self.message_sent = self._hooks("message_sent")
         self.message_received = self._hooks("message_received")
+        self.operation_concluded = self._hooks("operation_concluded")
+        self.transfer_begun = self._hooks("transfer_begun")
         self._pdu_sent = self._hooks("pdu_sent")
         self._pdu_received = self._hooks("pdu_received")
 
@@ -197,6 +217,7 @@ class Association:
             inflow=connection,
             on_end=self._performed,
             on_failure=self._tell_failed,
+            on_conclusion=self._tell_concluded if audience.operation_concluded else None,
         )
         self._peer_releases = False
         self._quiet_since = self._loop.time()  # when the last operation ended, of either side
@@ -703,6 +724,8 @@ class Association:
         if has_data_set:
             self._incoming = data_set
         operation = Operation(request, context, self.peer, data_set, self.in_thread, self)
+        if self._audience.operation_concluded:
+            operation.account = Account(partial(self._tell_begun, operation))
         is_suboperation = self._intake is not None and not self._intake.is_over and isinstance(request, CStoreRQ)
         self._performer.begin(operation, self._intake if self._intake and is_suboperation else self._dispatch)
 
@@ -720,6 +743,14 @@ class Association:
         if self._error is None and not is_consequence:
             for observer in self._audience.observers:
                 observer.operation_failed(self, operation, error)
+
+    def _tell_begun(self, operation: Operation, intended: Counts) -> None:
+        for hook in self._audience.transfer_begun:
+            hook(self, operation, intended)
+
+    def _tell_concluded(self, operation: Operation, status: int | None) -> None:
+        for hook in self._audience.operation_concluded:
+            hook(self, operation, status)
 
     # The end.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from anyio import CancelScope, from_thread
 
+from aiodicom.accounts import Account
 from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import CStoreRSP, Request, Response
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
@@ -278,14 +279,18 @@ class Operation:
         is_answered: whether its handler is done, and its final response on its way.
         failure: why its data set could not be saved, if that was tried and failed.
         last_response: the last response with a data set that was not the final one.
+        account: where what it transfers is entered, if anybody keeps an account.
+        encoded_identifier: the identifier of a C-FIND, C-GET or C-MOVE as it came, from when it was read.
     """
 
     __slots__ = (
         "_identifier",
         "_in_thread",
+        "account",
         "command",
         "context",
         "data_set",
+        "encoded_identifier",
         "exchange",
         "failure",
         "is_answered",
@@ -312,6 +317,8 @@ class Operation:
         self.is_answered = False
         self.failure: DimseError | None = None
         self.last_response: Response | None = None
+        self.account: Account | None = None
+        self.encoded_identifier = b""
         self._in_thread = in_thread
         self._identifier: Dataset | None = None
 
@@ -352,7 +359,7 @@ class Operation:
             DimseError: 0xA700 where it has more than `MAXIMUM_IDENTIFIER` bytes; 0xC000 where it cannot be decoded
                 (PS3.4 Table C.4-1).
         """
-        data = await self.read(limit=MAXIMUM_IDENTIFIER)
+        self.encoded_identifier = data = await self.read(limit=MAXIMUM_IDENTIFIER)
         try:
             self._identifier = await decoded(_decode_whole, data, self.transfer_syntax_uid, self._in_thread)
         except InvalidInstance as error:

@@ -35,6 +35,7 @@ class Performer:
         inflow: is paused while the peer has too many open.
         on_end: called when an operation is over.
         on_failure: told of what a handler raised that was not meant as a status.
+        on_conclusion: told to which status a handler came, None where its association ended before; None is not told.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Performer:
         "_is_over",
         "_loop",
         "_maximum",
+        "_on_conclusion",
         "_on_end",
         "_on_failure",
         "_running",
@@ -57,12 +59,14 @@ class Performer:
         inflow: Inflow,
         on_end: Callable[[], None],
         on_failure: Callable[[Operation, Exception], None],
+        on_conclusion: Callable[[Operation, int | None], None] | None = None,
     ) -> None:
         self._sender = sender
         self._maximum = maximum or 0xFFFF
         self._inflow = inflow
         self._on_end = on_end
         self._on_failure = on_failure
+        self._on_conclusion = on_conclusion
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], Operation] = {}
         self._too_many = False
@@ -89,6 +93,8 @@ class Performer:
                 status = dispatch.status_at_once(operation)
             except DimseError as refusal:
                 status, comment = refusal.status, refusal.comment
+        if status is not None and self._on_conclusion is not None:
+            self._on_conclusion(operation, status)
         if status is not None and operation.data_set.is_complete:
             # A task for what waits for nothing would cost more than the answer itself.
             response = respond(request, status, error_comment=comment) if comment else respond(request, status)
@@ -142,9 +148,7 @@ class Performer:
     async def _perform(self, operation: Operation, conclusion: Conclusion | None, dispatch: Dispatch) -> None:
         """Run the handler, unless it is known what comes of it; discard what is left of the data set; send the response."""
         if conclusion is None:
-            conclusion = await self._conclusion_of(operation, dispatch)
-        if not 0 <= conclusion.status <= 0xFFFF:
-            conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
+            conclusion = await self._told_conclusion_of(operation, dispatch)
         operation.is_answered = True
         try:
             operation.data_set.discard()
@@ -159,6 +163,19 @@ class Performer:
             await self._sender.send(operation.context.context_id, response, conclusion.data_set)
         except (AssociationError, OperationTimeout, LocalProtocolError):
             return  # the association is over, or we are releasing it
+
+    async def _told_conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
+        """Run the handler, and tell what comes of it, also where that is the end of the association."""
+        status: int | None = None
+        try:
+            conclusion = await self._conclusion_of(operation, dispatch)
+            if not 0 <= conclusion.status <= 0xFFFF:
+                conclusion = Conclusion(PROCESSING_FAILURE, "The handler's status is no status code")
+            status = conclusion.status
+        finally:
+            if self._on_conclusion is not None:
+                self._on_conclusion(operation, status)
+        return conclusion
 
     async def _conclusion_of(self, operation: Operation, dispatch: Dispatch) -> Conclusion:
         """Run the handler; turn what it returns or raises into a status and an Error Comment."""

@@ -44,6 +44,7 @@ from aiodicom.terms import (
     announced_length,
     describe_peer,
     find_item,
+    stranger,
 )
 from aiodicom.tls import Credentials, server_context
 from aiodicom.transport import Connection
@@ -668,8 +669,9 @@ class _Acceptor:
         if self._is_told or (self._server.is_stopping and not isinstance(error, AssociationRejected)):
             return
         self._is_told = True
+        peer = self._peer or stranger(self._connection.extra_info)
         for observer in self._server.observers:
-            observer.association_refused(self._peer, error)
+            observer.association_refused(peer, error)
 
 
 async def _closed(servers: list[asyncio.Server]) -> None:

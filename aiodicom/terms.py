@@ -66,9 +66,11 @@ class Peer:
         return self.address[0] if self.address else ""
 
     def __str__(self) -> str:
+        where = f"{self.address[0]}:{self.address[1]}" if self.address else ""
         # repr() escapes what a hostile peer may have put into its AE title.
-        where = f"@{self.address[0]}:{self.address[1]}" if self.address else ""
-        return f"{self.ae_title!r}{where}"
+        return (
+            "@".join(filter(None, (repr(self.ae_title) if self.calling_ae_title else "", where))) or "an unknown peer"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,12 @@ def describe_peer(
         ssl_object is not None,
         _host_and_port(extra_info("sockname")),
     )
+
+
+def stranger(extra_info: Callable[[str], object]) -> Peer | None:
+    """Return what is known of a peer that has not said who it is, its address; None where that is not known, either."""
+    address = _host_and_port(extra_info("peername"))
+    return None if address is None else Peer("", "", "", address)
 
 
 def _host_and_port(address: object) -> tuple[str, int] | None:

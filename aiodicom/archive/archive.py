@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar, cast
 
 from anyio import CancelScope
 
+from aiodicom.accounts import Subject
 from aiodicom.archive.header import MAXIMUM_ELEMENTS
 from aiodicom.archive.index import DamagedIndex, Index, Readers, SameFiles, explained, open_index
 from aiodicom.archive.locking import FolderLock, locked, own_folder
@@ -313,6 +314,16 @@ class Archive:
         data_set, source = operation.data_set, operation.peer.ae_title
         job = self._job(sop_class, operation.sop_instance_uid, data_set.transfer_syntax, source)
         try:
+            await self._write_and_keep(job, data_set)
+        except DimseError:
+            if operation.account is not None:
+                operation.account.enter(job.subject, sop_class, succeeded=False)
+            raise
+        if operation.account is not None:
+            operation.account.enter(job.subject, sop_class, effect=job.effect)
+
+    async def _write_and_keep(self, job: Keeping, data_set: IncomingDataSet) -> None:
+        try:
             await self._write(job, _batches(data_set))
         except BaseException:
             await self._discard(job)
@@ -500,6 +511,15 @@ class Archive:
         retrieval = compile_retrieval(identifier, model_of(model), options=options)
         async with aclosing(self.rows(retrieval.run)) as rows:
             return [InstanceFile(self.folder / row[0], *row[1:]) async for row in rows]
+
+    async def subjects(
+        self, identifier: Dataset, model: str = "study", *, options: QueryOptions = NO_OPTIONS
+    ) -> dict[str, Subject]:
+        """Return whose the instances are that `instances` returns, by SOP Instance UID; raises likewise."""
+        retrieval = compile_retrieval(identifier, model_of(model), options=options)
+        known: dict[Subject, Subject] = {}  # so that there is one for each study, not for each instance
+        async with aclosing(self.rows(retrieval.subjects)) as rows:
+            return {uid: known.setdefault(subject := Subject(*whose), subject) async for uid, *whose in rows}
 
     async def rows(self, run: Callable[[sqlite3.Connection], Iterator[T]]) -> AsyncGenerator[T, None]:
         """Yield what a query finds; it runs in a worker thread, one batch ahead of whoever takes the rows.

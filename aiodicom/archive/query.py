@@ -113,6 +113,8 @@ _FILE: Final = ", ".join(
     for column in ("path", "SOPClassUID", "SOPInstanceUID", "TransferSyntaxUID", "data_set_offset", "size")
 )
 
+_SUBJECT: Final = "instances.SOPInstanceUID, studies.StudyInstanceUID, patients.PatientID, patients.PatientName"
+
 _Items = list[dict[str, str]]  # of a sequence: text by keyword
 
 _log: Final = logging.getLogger("aiodicom.archive")
@@ -253,7 +255,9 @@ def compile_retrieval(identifier: Dataset, model: Model, *, options: QueryOption
             )
     statement = _Statement(level, options)
     statement.match(keys)
-    return Retrieval(statement.of_instances(), statement.conditions.parameters)
+    return Retrieval(
+        statement.of_instances(_FILE), statement.conditions.parameters, statement.of_instances(_SUBJECT, Level.PATIENT)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +267,20 @@ class Retrieval:
     Attributes:
         sql: the statement; it holds no value of the identifier.
         parameters: the values, by name.
+        subjects_sql: the same statement, for whose instances these are.
     """
 
     sql: str
     parameters: Mapping[str, str] = field(repr=False)
+    subjects_sql: str = field(repr=False)
+
+    def subjects(self, connection: sqlite3.Connection) -> Iterator[tuple[str, str, str, str]]:
+        """Yield SOP Instance UID, Study Instance UID, Patient ID and Patient's Name of each, as `run` does the instances.
+
+        What has no series, and so no study, is not among them.
+        """
+        with closing(connection.execute(self.subjects_sql, self.parameters)) as rows:
+            yield from rows
 
     def run(self, connection: sqlite3.Connection) -> Iterator[tuple[str, str, str, str, int, int]]:
         """Yield the instances while they are found.
@@ -421,10 +435,10 @@ class _Statement:
             f"SELECT {', '.join(columns) or 1} FROM {_tables(top, self.level)} WHERE {' AND '.join(self._where) or 1}"
         )
 
-    def of_instances(self) -> str:
-        """The statement, for the instances of the entities."""
-        top = min(self._levels, key=_LEVELS.index)
-        return f"SELECT {_FILE} FROM {_tables(top, Level.IMAGE)} WHERE {' AND '.join(self._where)}"
+    def of_instances(self, columns: str, top: Level = Level.IMAGE) -> str:
+        """The statement, for the instances of the entities; `top` is the highest level that the columns need."""
+        top = min(*self._levels, top, key=_LEVELS.index)
+        return f"SELECT {columns} FROM {_tables(top, Level.IMAGE)} WHERE {' AND '.join(self._where)}"
 
     def answer(self, keyword: str) -> str:
         """The expression for an attribute that is answered."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from aiodicom.accounts import Subject
 from aiodicom.archive.query import Query, compile_query
 from aiodicom.archive.worklist import WorklistQuery, compile_worklist_query
 from aiodicom.handlers import VERIFICATION_SERVICE, Service, storage_service
@@ -38,6 +39,9 @@ class Holdings(Protocol):
 
     async def instances(self, identifier: Dataset, model: str, *, options: QueryOptions) -> list[InstanceFile]:
         """Return the instances that a retrieval asks for."""
+
+    async def subjects(self, identifier: Dataset, model: str, *, options: QueryOptions) -> dict[str, Subject]:
+        """Return whose those are."""
 
     def rows(self, run: Callable[[sqlite3.Connection], Iterator[bytes]]) -> AsyncGenerator[bytes, None]:
         """Yield what a query of the index finds."""
@@ -98,7 +102,10 @@ class _Performer:
                 yield Conclusion(query.status, data_set=row)
 
     async def retrieve(self, model: Model, operation: Operation) -> list[InstanceFile]:
-        return await self._archive.instances(operation.identifier, model.name, options=operation.options)
+        asked = operation.identifier, model.name
+        if operation.account is not None:
+            operation.account.subjects = await self._archive.subjects(*asked, options=operation.options)
+        return await self._archive.instances(*asked, options=operation.options)
 
     def destination(self, ae_title: str, operation: Operation, /) -> Node:
         return self._rights.destination(ae_title, operation.peer, own=self._archive.ae_title)

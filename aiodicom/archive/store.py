@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from aiodicom.accounts import Effect, Subject
 from aiodicom.archive.attributes import ATTRIBUTES
 from aiodicom.archive.header import Header, read_header, read_header_of_file
 from aiodicom.archive.index import Entry, Index, StoredFile
@@ -31,6 +32,8 @@ _SOP_CLASS_UID: Final = ATTRIBUTES["SOPClassUID"]
 _SOP_INSTANCE_UID: Final = ATTRIBUTES["SOPInstanceUID"]
 _STUDY_INSTANCE_UID: Final = ATTRIBUTES["StudyInstanceUID"]
 _SERIES_INSTANCE_UID: Final = ATTRIBUTES["SeriesInstanceUID"]
+_PATIENT_ID: Final = ATTRIBUTES["PatientID"]
+_PATIENT_NAME: Final = ATTRIBUTES["PatientName"]
 
 
 class Incoming(NamedTuple):
@@ -112,6 +115,23 @@ class Keeping(Job):
         self._second_name: str | None = None
         self.conflict: StoredFile | None = None
         """The instance that is kept already, where this one may not take its place."""
+
+    # What an account of it says.
+
+    @property
+    def subject(self) -> Subject:
+        """Whose instance it is, as far as it was read."""
+        if self._entry is None:
+            return Subject()
+        header = self._entry.header
+        return Subject(self._entry.study_instance_uid, header.text(_PATIENT_ID), header.text(_PATIENT_NAME))
+
+    @property
+    def effect(self) -> Effect:
+        """What its keeping did, once it was done."""
+        if self.conflict is not None:
+            return "R"  # it was there already
+        return "C" if self._replaced is None else "U"
 
     # In worker threads.
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from anyio import CancelScope
 
@@ -267,8 +267,12 @@ async def _gathered(handler: RetrieveHandler, operation: Operation) -> tuple[lis
         raise TypeError(f"a handler of C-GET or C-MOVE returns instances, not {type(found).__name__}")
     suboperations = _Suboperations(operation, len(instances))
     if all(isinstance(instance, InstanceFile | EncodedInstance) for instance in instances):
-        return instances, suboperations  # type: ignore[return-value]
-    return await in_any_thread(_items, instances, suboperations), suboperations
+        items = cast("list[Item]", instances)
+    else:
+        items = await in_any_thread(_items, instances, suboperations)
+    if operation.account is not None:
+        operation.account.begin((item.sop_class_uid, item.sop_instance_uid) for item in items)
+    return items, suboperations
 
 
 def _items(instances: Iterable[Instance], suboperations: _Suboperations) -> list[Item]:
@@ -333,7 +337,7 @@ class _Suboperations:
             try:
                 self._count(item, await store(item))
             except Exception as error:  # whatever the source of an instance raises is the failure of that instance
-                self.fail(item.sop_instance_uid, error)
+                self._fail(item, error)
                 if isinstance(error, AssociationError | OperationTimeout) and not isinstance(error, NoAcceptedContext):
                     raise
             await self._tell()
@@ -344,7 +348,7 @@ class _Suboperations:
     def give_up(self, left: deque[Item]) -> None:
         """Count the instances as failed, and take them from the queue."""
         while left:
-            self.fail(left.popleft().sop_instance_uid)
+            self._fail(left.popleft())
 
     def fail(self, sop_instance_uid: str, error: Exception | None = None) -> None:
         """Count an instance as failed; where its UID is not known, it is not in the list of those that failed."""
@@ -399,9 +403,16 @@ class _Suboperations:
         elif category is Category.WARNING:
             self.warning += 1
         else:
-            self.fail(item.sop_instance_uid)
+            self._fail(item)
             return
         self.remaining -= 1
+        if self.operation.account is not None:
+            self.operation.account.enter(item.sop_instance_uid, item.sop_class_uid)
+
+    def _fail(self, item: Item, error: Exception | None = None) -> None:
+        self.fail(item.sop_instance_uid, error)
+        if self.operation.account is not None:
+            self.operation.account.enter(item.sop_instance_uid, item.sop_class_uid, succeeded=False)
 
     async def _tell(self) -> None:
         """Send a Pending response, unless the last one went out a moment ago."""
