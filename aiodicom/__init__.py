@@ -6,6 +6,7 @@ loaded when a data set is first decoded or encoded, the archive and `RemoteAE` w
 
 from typing import TYPE_CHECKING, Any
 
+from aiodicom.accounts import Subject
 from aiodicom.association import Association, Observer
 from aiodicom.client import AssociationRequest, associate
 from aiodicom.dimse.commands import (
@@ -80,6 +81,7 @@ from aiodicom.version import __version__
 
 if TYPE_CHECKING:
     from aiodicom.archive import Archive, Imported, Rebuilt, rebuild
+    from aiodicom.audit import AuditFile, Auditor, AuditTrail, SyslogCollector
     from aiodicom.remote import Delivery, Outcome, RemoteAE, Retrieval
     from aiodicom.services.matching import answer, matches
     from aiodicom.services.naming import NameTemplate
@@ -93,6 +95,9 @@ __all__ = [
     "AssociationRejected",
     "AssociationReleased",
     "AssociationRequest",
+    "AuditFile",
+    "AuditTrail",
+    "Auditor",
     "BlockingOperation",
     "CEchoRQ",
     "CEchoRSP",
@@ -153,7 +158,9 @@ __all__ = [
     "Server",
     "Service",
     "Status",
+    "Subject",
     "SupportedSyntax",
+    "SyslogCollector",
     "Terms",
     "Timeouts",
     "UserIdentity",
@@ -184,6 +191,7 @@ __all__ = [
 ]
 
 _LATER = {
+    **dict.fromkeys(("AuditFile", "AuditTrail", "Auditor", "SyslogCollector"), "aiodicom.audit"),
     **dict.fromkeys(("Archive", "Imported", "Rebuilt", "rebuild"), "aiodicom.archive"),
     "NameTemplate": "aiodicom.services.naming",
     **dict.fromkeys(("answer", "matches"), "aiodicom.services.matching"),

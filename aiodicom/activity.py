@@ -25,9 +25,13 @@ from aiodicom.uids import uid_name
 
 __all__ = ["COUNTED", "Activity", "Counters", "described"]
 
-COUNTED: Final = ("open", "accepted", "rejected", "aborted", "instances", "bytes_received", "bytes_sent")
+COUNTED: Final = (
+    *("open", "accepted", "rejected", "aborted", "instances", "bytes_received", "bytes_sent"),
+    "audit_dropped",
+)
 """What is counted: associations that are open, and have been accepted, rejected and aborted; instances that C-STORE was
-answered for with Success or a Warning; bytes of the transport connections of associations that have ended."""
+answered for with Success or a Warning; bytes of the transport connections of associations that have ended; messages that an
+audit trail had no room for, or could not deliver."""
 
 _CELL: Final = 8  # bytes
 _COLUMNS: Final = {name: column for column, name in enumerate(COUNTED)}

@@ -50,6 +50,7 @@ __all__ = [
     "node_name",
     "nodes_from_dcmqrscp",
     "nodes_from_orthanc",
+    "read_audit",
     "read_credentials",
     "read_limits",
     "read_nodes",
@@ -78,6 +79,13 @@ _TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "may": (list, "an array of strings"),
     "tls": (bool, "true or false"),
     "tls_host_check": (bool, "true or false"),
+}
+_AUDIT_KEYS: Final[Mapping[str, tuple[type, str]]] = {
+    "file": (str, "a string"),
+    "syslog": (str, 'a string, such as "collector.example:6514"'),
+    "source": (str, "a string"),
+    "site": (str, "a string"),
+    "tls": (dict, 'a table: write [audit.tls], and below it such as certificate = "us.pem"'),
 }
 _FINGERPRINT: Final = re.compile(r"(?:sha-?256[:=]?)?((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
 _ORTHANC_RIGHTS: Final = {
@@ -269,6 +277,37 @@ def read_credentials(path: str | os.PathLike[str]) -> Credentials:
         OSError: the file cannot be read.
     """
     return _read_table(path, "tls", 'certificate = "us.pem"', partial(credentials_from, Path(path).parent))
+
+
+def read_audit(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what an `aiodicom.toml` says of the audit trail, its table `[audit]`, by its keys.
+
+    They are `file`, `syslog`, `source` and `site`, and `tls`, a table as `read_credentials` has it, for the collector. What
+    is named without a folder is in that of the file.
+
+    Raises:
+        LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
+        OSError: the file cannot be read.
+    """
+    return _read_table(path, "audit", 'file = "audit.xml"', partial(_audit_from, Path(path).parent))
+
+
+def _audit_from(folder: Path, table: Mapping[str, object]) -> dict[str, Any]:
+    values: dict[str, Any] = dict(table)
+    for key, value in values.items():
+        if key not in _AUDIT_KEYS:
+            raise LocalProtocolError(f"{key}: is no key of an audit trail; they are {', '.join(_AUDIT_KEYS)}")
+        kind, words = _AUDIT_KEYS[key]
+        if not isinstance(value, kind):
+            raise LocalProtocolError(f"{key}: is not {words}")
+    if "file" in values:
+        values["file"] = folder / values["file"]
+    if "tls" in values:
+        try:
+            values["tls"] = credentials_from(folder, values["tls"])
+        except LocalProtocolError as error:
+            raise LocalProtocolError(f"tls: {error}") from None
+    return values
 
 
 def _read_table(path: str | os.PathLike[str], name: str, example: str, read: Callable[[Mapping[str, object]], T]) -> T:

@@ -55,10 +55,18 @@ class AuditFile:
         """
         await in_any_thread(self._append, messages, encode)
 
-    def _append(self, messages: Iterable[Message], encode: Callable[[Message], bytes]) -> None:
+    def append(self, lines: bytes) -> None:
+        """Append lines; blocks.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as file:
-            file.write(b"".join(encode(message) + b"\n" for message in messages))
+            file.write(lines)
+
+    def _append(self, messages: Iterable[Message], encode: Callable[[Message], bytes]) -> None:
+        self.append(b"".join(encode(message) + b"\n" for message in messages))
 
     async def close(self) -> None:
         """Do nothing: it is closed."""

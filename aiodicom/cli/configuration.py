@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from aiodicom.errors import LocalProtocolError
-from aiodicom.nodes import Node, read_credentials, read_limits, read_nodes, read_unknown
+from aiodicom.nodes import Node, read_audit, read_credentials, read_limits, read_nodes, read_unknown
 from aiodicom.tls import Credentials
 
 FILE_NAME: Final = "aiodicom.toml"
@@ -53,6 +53,15 @@ def known_credentials(named: Path | None) -> Credentials:
         LocalProtocolError: the file is wrong, or cannot be read.
     """
     return _read(named, read_credentials) or Credentials()
+
+
+def known_audit(named: Path | None) -> dict[str, Any]:
+    """Return what the file says of the audit trail, in its table `[audit]`; nothing where there is none.
+
+    Raises:
+        LocalProtocolError: the file is wrong, or cannot be read.
+    """
+    return _read(named, read_audit) or {}
 
 
 def known_unknown(named: Path | None) -> frozenset[str] | None:

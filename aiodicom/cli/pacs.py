@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -93,12 +93,20 @@ class Pacs(Server):
         counters: of all workers.
         row: which of them it is.
         reuse_port: whether others listen at the same port.
+        observers: further ones.
     """
 
     def __init__(
-        self, options: Namespace, archive: Archive, counters: Counters, row: int = 0, *, reuse_port: bool = False
+        self,
+        options: Namespace,
+        archive: Archive,
+        counters: Counters,
+        row: int = 0,
+        *,
+        reuse_port: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> None:
-        observers: list[Observer] = [LoggingObserver(), Activity(counters, row)]
+        observers = [LoggingObserver(), Activity(counters, row), *observers]
         if options.debug:
             observers.append(Narrator(fragments=True))
         if options.verbose or options.debug:

@@ -69,6 +69,24 @@ def parse_peer(
     return PeerAddress(title, host.strip("[]"), parse_port(port)), rest
 
 
+def parse_host_and_port(text: str, port: int) -> tuple[str, int]:
+    """Return the host and the port that a text names.
+
+    Args:
+        text: HOST or HOST:PORT, an address of IPv6 in brackets.
+        port: the port where it names none.
+
+    Raises:
+        ValueError: it names none.
+    """
+    if found := _HOST_AND_PORT.fullmatch(text):
+        return found[1].strip("[]"), parse_port(found[2])
+    host = text.strip("[]")
+    if not host or (":" in host and text == host) or any(each.isspace() for each in host):
+        raise ValueError(f"{text!r} is no HOST:PORT; write an address of IPv6 in brackets")
+    return host, port
+
+
 def _node(name: str, nodes: Mapping[str, Node]) -> Node:
     """Return the node of that name, or say what could have been written."""
     if name in nodes:

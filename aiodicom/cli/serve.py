@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from aiodicom.activity import Counters, described
+from aiodicom.cli.auditing import add_audit, audit_of, audited
 from aiodicom.cli.configuration import known_nodes
 from aiodicom.cli.console import say
 from aiodicom.cli.descriptors import ensure_descriptors
@@ -98,11 +99,13 @@ def parse(arguments: Sequence[str]) -> Namespace:
     )
     add_config(parser)
     add_tls(parser)
+    add_audit(parser)
     add_verbosity(parser)
     add_limits(parser)
     options = parser.parse_args(arguments)
     try:
         _decide_on_tls(options)
+        options.audit = audit_of(options)
     except (ValueError, LocalProtocolError) as error:
         parser.error(str(error))
     options.arguments = tuple(arguments)
@@ -145,8 +148,8 @@ def descriptors_of(limits: Limits) -> int:
 
 async def _alone(options: Namespace) -> ExitCode:
     counters, since = Counters(), now()
-    async with opened_archive(options) as archive:
-        server = Pacs(options, archive, counters)
+    async with opened_archive(options) as archive, audited(options, counters) as auditors:
+        server = Pacs(options, archive, counters, observers=auditors)
 
         async def view() -> View:
             worker = {"worker": 1, "pid": os.getpid(), "since": since, "restarts": 0, **counters.of(0)}

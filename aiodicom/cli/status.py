@@ -72,6 +72,8 @@ def _table(view: View) -> Iterable[str]:
     if len(workers) > 1:
         rows.append(_worker({**view["total"], "worker": "all"}))
     yield from _columns((*WORKERS, *TRAFFIC), rows, right=range(3, len(WORKERS) + len(TRAFFIC)))
+    if dropped := view["total"]["audit_dropped"]:
+        yield f"{amount(dropped, 'audit message was', 'audit messages were')} dropped"
     yield ""
     yield amount(len(view["associations"]), "association")
     if view["associations"]:

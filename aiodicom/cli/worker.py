@@ -14,6 +14,7 @@ from functools import partial
 
 from aiodicom.activity import Counters, described
 from aiodicom.cli import perform, serve
+from aiodicom.cli.auditing import audited
 from aiodicom.cli.exits import ExitCode
 from aiodicom.cli.options import Command, start_logging
 from aiodicom.cli.pacs import Ending, Pacs, ending_of, opened_archive
@@ -34,8 +35,8 @@ async def _run(row: int, descriptor: int, options: Namespace) -> ExitCode:
     counters = Counters(options.workers, descriptor)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=os.dup(sys.stdin.fileno())))
     try:
-        async with opened_archive(options, shared=True) as archive:
-            server = Pacs(options, archive, counters, row, reuse_port=True)
+        async with opened_archive(options, shared=True) as archive, audited(options, counters, row) as auditors:
+            server = Pacs(options, archive, counters, row, reuse_port=True, observers=auditors)
             ending = ending_of(server)
             orders = _Orders(reader, writer, server, ending)
             obeying = asyncio.create_task(orders.obey())

@@ -171,3 +171,10 @@ async def collecting(tls: ssl.SSLContext, *, port: int = 0) -> AsyncIterator[Col
         server.close()
         collector.cut()
         await collector.until(lambda: not collector._writers)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true that threads, timers or processes make true."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.005)

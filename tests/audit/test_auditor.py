@@ -23,6 +23,7 @@ from aiodicom import (
     Listener,
     Node,
     Operation,
+    Peer,
     ProposedContext,
     RemoteAE,
     Server,
@@ -36,7 +37,7 @@ from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, VERIFICATI
 from tests.archive.keeping import STUDY, instance
 from tests.audit.collecting import Kept, Told
 from tests.canaries import PASSCODE, PATIENT_ID, PATIENT_NAME, TOKEN
-from tests.loopback import CT, connect, ct_instance, raw_connection, serving, until
+from tests.loopback import CT, connect, ct_instance, raw_connection, reject_pdu, request_pdu, serving, until
 
 ME: Final = Node("me", "SCU", "127.0.0.1", 104)
 WHOSE: Final[dict[str, Any]] = {"PatientID": PATIENT_ID, "PatientName": PATIENT_NAME}
@@ -350,3 +351,31 @@ async def test_who_comes_to_no_tls_connection_is_an_alert() -> None:
     assert alert.types == ["Node Authentication"]
     assert "certificate" in alert.detail("Alert Description").decode()
     assert alert.object("Node ID").get("ParticipantObjectID") == "127.0.0.1"
+
+
+async def test_a_thousand_failures_while_the_collector_is_down_hurt_nobody() -> None:
+    kept = Kept()
+    kept.fault = ConnectionRefusedError(111, "nobody there")
+    async with AuditTrail([kept], first_pause=0.01) as trail, serving(observers=[Auditor(trail)]) as server:
+
+        @server.on_associate
+        async def verify(peer: Peer) -> bytes | None:
+            if peer.identity is not None:
+                raise AssociationRejected
+            return None
+
+        request = request_pdu(items=(UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", PASSCODE.encode()),))
+        async with connect(server) as association:
+            for number in range(1, 1001):
+                async with raw_connection(server) as peer:
+                    peer.send(request)
+                    assert await peer.pdu() == reject_pdu(1, 1, 1)
+                assert trail.queued <= 1000
+                assert trail.queued + trail.dropped == 2 * number + 1  # two for each, and the start
+                if number % 50 == 0:
+                    assert (await association.c_echo()).status == 0
+        assert (trail.queued, trail.dropped) == (1000, 1001)
+        kept.fault = None
+        await until(lambda: len(kept.told) == 1001)
+    assert kept.told[1000].detail("Alert Description").startswith(b"1001 audit messages were dropped")
+    assert {each.event for each in kept.told[1:1000]} == {"Security Alert", "User Authentication"}

@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import trustme
 from aiodicom.audit import AuditFile, AuditTrail, SyslogCollector
 from aiodicom.audit.messages import NODE_AUTHENTICATION, Message, Outcome, Participant, security_alert
 from aiodicom.errors import LocalProtocolError
-from tests.audit.collecting import PATIENCE, Collector, Kept, Told, collecting
+from tests.audit.collecting import PATIENCE, Collector, Kept, Told, collecting, until
 from tests.loopback import RawPeer, raw_server
 
 
@@ -30,13 +30,6 @@ def alert(words: str) -> Message:
 def words_of(told: list[Told]) -> list[str]:
     """What the alerts say."""
     return [each.detail("Alert Description").decode() for each in told if each.event == "Security Alert"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true that threads or timers make true."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0.005)
 
 
 # The queue.
@@ -296,7 +289,7 @@ async def test_a_collector_that_reads_nothing_is_given_up(
     gone = asyncio.Event()
     server = await asyncio.start_server(stuffed, "127.0.0.1", 0, ssl=collectors, limit=1024)
     syslog = SyslogCollector("127.0.0.1", server.sockets[0].getsockname()[1], tls=ours, send_timeout=0.05)
-    async with AuditTrail([syslog], stop_timeout=0) as trail:
+    async with AuditTrail([syslog], stop_timeout=0, first_pause=0.001) as trail:
 
         def full() -> bool:
             for _ in range(200):
