@@ -44,6 +44,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "called_ae_title": "the AE title that was asked for",
     "host": "the address of the peer",
     "port": "its port",
+    "certificate": "whose certificate it showed by TLS, and its fingerprint; no more of it",
     "operation": "the command, by the Standard's name: C-STORE, C-FIND, …",
     "direction": "whether the message was sent or received",
     "message_id": "which operation of its association",
@@ -130,6 +131,8 @@ def about(
         fields["called_ae_title"] = printable(peer.called_ae_title)
         if peer.address is not None:
             fields["host"], fields["port"] = peer.address
+        if peer.certificate is not None:
+            fields["certificate"] = str(peer.certificate)
     if command is not None:
         fields["operation"] = operation_name(command)
         for name, of_command in _OF_COMMANDS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import ssl
 import weakref
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from aiodicom import (
     AssociationError,
     ConnectionFailed,
     Listener,
+    LoggingObserver,
     Operation,
     PeerCertificate,
     Timeouts,
@@ -110,6 +112,18 @@ async def test_each_end_knows_the_certificate_of_the_other(authority: trustme.CA
         assert certificate.not_after is not None
         assert certificate.not_before < datetime.now(UTC) < certificate.not_after
         assert str(certificate).splitlines() == [f"{certificate.subject} (SHA-256 {certificate.fingerprint})"]
+
+
+async def test_the_log_says_whose_certificate_a_peer_has(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiodicom.association")
+    async with (
+        serving(listeners=[listener(server_tls)]) as server,
+        connect(server, tls=client_tls, observers=[LoggingObserver()]) as association,
+    ):
+        certificate = association.peer.certificate
+    assert [getattr(record, "certificate", None) for record in caplog.records] == [str(certificate)] * 2
 
 
 async def test_of_a_certificate_that_is_not_verified_nothing_is_believed(server_tls: ssl.SSLContext) -> None:
