@@ -501,18 +501,19 @@ def _plain_json(text: str) -> str:
 def _node_from_orthanc(name: str, modality: Any) -> Node:  # noqa: ANN401 - whatever JSON has
     match modality:
         case [ae_title, host, port, *_]:
-            may = RIGHTS
+            may, tls = RIGHTS, False
         case {"AET": ae_title, "Host": host, "Port": port}:
             allowed = {
                 "AllowFindWorklist": modality.get("AllowFind", True),
                 **modality,
             }  # older ones have one key for both
             may = frozenset(right for key, right in _ORTHANC_RIGHTS.items() if allowed.get(key, True))
+            tls = modality.get("UseDicomTls") is True
         case _:
             raise LocalProtocolError(
                 f'DicomModalities: {name!r} is not ["AET", "host", port], nor has AET, Host and Port'
             )
-    return _node_from(name, str(ae_title), str(host), str(port), may)
+    return replace(_node_from(name, str(ae_title), str(host), str(port), may), tls=tls)
 
 
 def nodes_from_dcmqrscp(text: str) -> list[Node]:

@@ -408,8 +408,8 @@ class PeerCertificate:
         is_verified: whether an authority of ours issued it; where it is not, the rest is empty.
         subject: whose it is, such as "CN=ct1.example, O=Hospital".
         issuer: who issued it, likewise.
-        names: whose it is, for rules: its alternative names that are of DNS (in lower case), IP addresses or URIs; only
-            where it has no alternative names at all, its common names.
+        names: whose it is, for rules: its alternative names that are of DNS, IP addresses or URIs; only where it has no
+            alternative names at all, its common names. All but URIs are in lower case.
         serial_number: in upper-case hexadecimal digits.
         not_before: from when on it is valid, in UTC.
         not_after: until when it is valid, likewise.
@@ -459,7 +459,7 @@ def certificate_of(ssl_object: object) -> PeerCertificate | None:
 def _names(certificate: dict[str, Any]) -> tuple[str, ...]:
     if alternatives := certificate.get("subjectAltName"):
         return tuple(_alternative_names(alternatives))
-    return tuple(value for part in certificate["subject"] for kind, value in part if kind == "commonName")
+    return tuple(value.lower() for part in certificate["subject"] for kind, value in part if kind == "commonName")
 
 
 def _alternative_names(names: tuple[tuple[str, str], ...]) -> Iterator[str]:

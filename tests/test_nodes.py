@@ -15,6 +15,7 @@ from aiodicom.nodes import (
     RIGHTS,
     Node,
     add_node,
+    credentials_for,
     format_node,
     is_loopback,
     node_name,
@@ -23,7 +24,7 @@ from aiodicom.nodes import (
     read_nodes,
     read_unknown,
 )
-from aiodicom.tls import PeerCertificate
+from aiodicom.tls import Credentials, PeerCertificate
 from tests.peers.orthanc import Orthanc, settings
 from tests.peers.process import Peer, free_port, require, running
 
@@ -196,6 +197,17 @@ def test_nodes_are_read(tmp_path: Path) -> None:
     assert read_unknown(path) == frozenset({"echo"})
 
 
+def test_a_node_that_listens_for_tls(tmp_path: Path) -> None:
+    node = Node("t", "T", "h", 2762, tls=True, tls_host_check=False)
+    assert read_nodes(write(tmp_path, format_node(node))) == {"t": node}
+    ours = Credentials(verify="required")
+    assert credentials_for(replace(node, tls=False), ours) is None
+    assert credentials_for(replace(node, tls_host_check=True), ours) is ours
+    unchecked = credentials_for(node, ours)
+    assert unchecked == Credentials(check_host=False)
+    assert credentials_for(node, ours) is unchecked  # and so are its contexts
+
+
 def test_a_file_without_nodes(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     assert read_nodes(path) == {}
@@ -267,6 +279,8 @@ def test_lines_of_a_node() -> None:
     some = Node("a.b", 'SAY "A"', "h", 1, frozenset({"store", "echo"}))
     assert format_node(some) == '[nodes."a.b"]\nae_title = "SAY \\"A\\""\nhost = "h"\nport = 1\nmay = ["echo", "store"]'
     assert format_node(Node("none", "A", "h", 1, frozenset())).endswith("\nmay = []")
+    over_tls = Node("t", "T", "h", 2762, tls=True, tls_host_check=False)
+    assert format_node(over_tls).endswith("\nport = 2762\ntls = true\ntls_host_check = false")
     bound = replace(PACS, networks=("10.0.0.0/24", "::1"), certificate="PACS.example")
     assert format_node(bound).endswith('\nnetworks = ["10.0.0.0/24", "::1"]\ncertificate = "pacs.example"')
 
@@ -322,7 +336,8 @@ def test_modalities_in_both_forms_with_comments() -> None:
         // "gone" : [ "GONE", "h", 1 ],
         "untrusted" : {
           "AET" : "ORTHANC", "Port" : 4242, "Host" : "::1", "Manufacturer" : "Generic",
-          "AllowFind" : false, "AllowMove" : false, "AllowStore" : true, "AllowFindWorklist" : true
+          "AllowFind" : false, "AllowMove" : false, "AllowStore" : true, "AllowFindWorklist" : true,
+          "UseDicomTls" : true
         },
         "old" : { "AET" : "OLD", "Port" : 4242, "Host" : "h", "AllowFind" : false }, // the last one
       },
@@ -331,7 +346,7 @@ def test_modalities_in_both_forms_with_comments() -> None:
     assert nodes_from_orthanc(text) == [
         PACS,
         Node("CT-1", "CT 1", "ct.example", 11112),
-        Node("untrusted", "ORTHANC", "::1", 4242, frozenset({"echo", "store", "get", "worklist"})),
+        Node("untrusted", "ORTHANC", "::1", 4242, frozenset({"echo", "store", "get", "worklist"}), tls=True),
         Node("old", "OLD", "h", 4242, RIGHTS - {"find", "worklist"}),
     ]
 
