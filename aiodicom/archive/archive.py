@@ -107,6 +107,8 @@ class Archive:
     ) -> None:
         if on_duplicate not in ("keep", "replace"):
             raise LocalProtocolError(f"on_duplicate is 'keep' or 'replace', not {on_duplicate!r}")
+        if maximum_archive is not None and maximum_archive < 0:
+            raise LocalProtocolError(f"maximum_archive is a number of bytes, not {maximum_archive!r}")
         self.folder = Path(folder)
         self.nodes = nodes
         self.ae_title = ae_title

@@ -63,6 +63,8 @@ def recover(index: Index, shelf: Shelf, *, thoroughly: bool) -> None:
     if thoroughly:
         _check(index.connection)
     temporaries = [Path(folder, name) for folder, _, names in os.walk(shelf.incoming) for name in names]
+    if not (temporaries or thoroughly):
+        return  # without a turn to write
     index.begin()
     replaced = [_reconcile(index, shelf, each) for each in temporaries if each.stat().st_nlink > 1]
     if thoroughly:
