@@ -35,7 +35,7 @@ from aiodicom.archive.shelf import INCOMING, SUFFIX
 from aiodicom.errors import DicomNetworkError
 from aiodicom.uids import STUDY_ROOT_GET
 from bench.processes import LOOPBACK
-from bench.served import READER, Served
+from bench.served import AE_TITLE, READER, Served
 from bench.versions import CT, SYNTAX, Version, number_of
 
 SENDERS: Final = 4
@@ -71,6 +71,7 @@ class Ledger:
     Attributes:
         holdings: by the number of the instance.
         changed: the numbers of those that were not retrieved since they changed.
+        associations: how many senders were let in.
         answers: how many C-STOREs were answered with Success.
         refused: how many with 0x0111.
         retrieved: how many instances were retrieved and compared.
@@ -80,6 +81,7 @@ class Ledger:
 
     holdings: dict[int, Holding] = field(default_factory=lambda: defaultdict(Holding))
     changed: set[int] = field(default_factory=set)
+    associations: int = 0
     answers: int = 0
     refused: int = 0
     retrieved: int = 0
@@ -107,10 +109,10 @@ class Senders:
         await asyncio.gather(*(self._send(port, own, replaces=replaces) for own in self._own))
 
     async def _send(self, port: int, own: list[Version], *, replaces: bool) -> None:
+        contexts = [aiodicom.ProposedContext(CT, (SYNTAX,))]
         with suppress(DicomNetworkError):  # it was killed
-            async with aiodicom.associate(
-                LOOPBACK, port, contexts=[aiodicom.ProposedContext(CT, (SYNTAX,))]
-            ) as association:
+            async with aiodicom.associate(LOOPBACK, port, called_ae_title=AE_TITLE, contexts=contexts) as association:
+                self._ledger.associations += 1
                 while True:
                     await self._store(association, self._draw(own), replaces=replaces)
 
@@ -156,7 +158,9 @@ async def check(ledger: Ledger, port: int, numbers: Iterable[int]) -> None:
         STUDY_ROOT_GET,
         aiodicom.ProposedContext(CT, (SYNTAX,), scu_role=True, scp_role=True),
     )
-    async with aiodicom.associate(LOOPBACK, port, calling_ae_title=READER, contexts=contexts) as association:
+    async with aiodicom.associate(
+        LOOPBACK, port, called_ae_title=AE_TITLE, calling_ae_title=READER, contexts=contexts
+    ) as association:
         for study, all_of_it in by_study.items():
             for some in _batches(all_of_it):
                 got = await _retrieve(ledger, association, study, some)

@@ -40,7 +40,7 @@ from aiodicom.dimse.commands import CStoreRSP
 from aiodicom.errors import ArchiveError, DicomNetworkError
 from bench.disk import Disk, Image
 from bench.processes import LOOPBACK, MEMORY, BenchError
-from bench.served import Served
+from bench.served import AE_TITLE, Served
 from bench.syscalls import Call, read, tracing
 from bench.versions import CT, SYNTAX, Version, number_of
 
@@ -130,7 +130,7 @@ async def _send_all(served: Served, load: Load, kill_after: int | None) -> None:
     async def send() -> None:
         nonlocal done
         async with aiodicom.associate(
-            LOOPBACK, served.port, called_ae_title="AIODICOM", contexts=(aiodicom.ProposedContext(CT, (SYNTAX,)),)
+            LOOPBACK, served.port, called_ae_title=AE_TITLE, contexts=(aiodicom.ProposedContext(CT, (SYNTAX,)),)
         ) as association:
             for versions in waiting:
                 for each in versions:

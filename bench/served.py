@@ -17,6 +17,9 @@ from typing import Final, Self
 from bench import proc
 from bench.processes import BenchError
 
+AE_TITLE: Final = "AIODICOM"
+"""Its own."""
+
 READER: Final = "READER"
 """The AE title of who may ask for what is kept."""
 

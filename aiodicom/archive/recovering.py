@@ -82,7 +82,7 @@ def recover(index: Index, shelf: Shelf, *, thoroughly: bool) -> None:
 def _check(connection: sqlite3.Connection) -> None:
     [(first, *_), *_] = connection.execute("PRAGMA quick_check(1)").fetchall()
     if first != "ok":
-        raise DamagedIndex(f"the index is damaged: {first}")
+        raise DamagedIndex(f"the index is damaged: {' '.join(first.split())}")
 
 
 def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> str | None:

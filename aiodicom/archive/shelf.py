@@ -152,8 +152,11 @@ def make_folder(folder: Path, *, sync: bool = True) -> None:
     """
     if folder.is_dir():
         return
-    make_folder(folder.parent, sync=sync)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        make_folder(folder.parent, sync=sync)
+        folder.mkdir(exist_ok=True)
     if sync:
         sync_path(folder.parent)
 

@@ -51,6 +51,9 @@ async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIt
         on_duplicate=options.on_duplicate,
         sync=not options.no_sync,
         shared=shared,
+        minimum_free=options.limits.minimum_free,
+        minimum_free_share=options.limits.minimum_free_share,
+        maximum_archive=options.limits.maximum_archive,
         tls=options.destination_credentials,
     )
     try:
