@@ -19,6 +19,7 @@ from aiodicom.upper_layer.items import ContextResult
 from aiodicom.upper_layer.pdu import AAssociateAC
 
 _PAUSE: Final = 0.01  # seconds between two looks at what is left
+_LOOKS: Final = 10  # that must see the same
 _MIB: Final = 1 << 20
 
 
@@ -47,7 +48,7 @@ async def run(
     try:
         async with Probe(target) as probe:
             await _warm_up(target)
-            before = target.counts() if target.counts else {}
+            before = await _settled(target.counts) if target.counts else {}
             for group in _groups(cases):
                 done, before = await _run_group(target, group, probe, before)
                 results += done
@@ -99,6 +100,17 @@ async def _warm_up(target: Target) -> None:
             await peer.final()
         await peer.say(messages.RELEASE_RQ)
         await peer.heard()
+
+
+async def _settled(counts: Callable[[], Counts]) -> Counts:
+    """Return what an acceptor holds, once it has let go of what has just ended."""
+    seen, looks = counts(), 0
+    while looks < _LOOKS:
+        await asyncio.sleep(_PAUSE)
+        now = counts()
+        looks = looks + 1 if now == seen else 0
+        seen = now
+    return seen
 
 
 async def _run_group(target: Target, group: list[Case], probe: Probe, before: Counts) -> tuple[list[Result], Counts]:

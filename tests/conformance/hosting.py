@@ -24,10 +24,12 @@ AE_TITLE, SUITE, READER = "AIODICOM", "CONFORMANCE", "READER"
 USER, PASSCODE = "conformance", "right"
 IDENTITY: Final = f"{USER}:{PASSCODE}".encode()
 
+READER_NODE: Final = Node("reader", READER, "127.0.0.1", 104, frozenset({"echo", "find"}))
+
 LIMITS: Final = Limits(maximum_associations=16)
 """Few associations, so that it takes few to reach the limit."""
 
-IMPATIENT: Final = LIMITS.changed(artim=0.4, stall=0.5, idle=0.6, close=0.3, handshake=0.4)
+IMPATIENT: Final = LIMITS.changed(artim=1, stall=2, idle=4, close=1, handshake=1)
 """Limits that a test can wait for."""
 
 LONG: Final = 60.0
@@ -52,7 +54,7 @@ async def hosted(
     server_class: type[Server] = Server,
     archive_options: Mapping[str, Any] | None = None,
     admit: Any = known,  # noqa: ANN401
-    nodes: Iterable[Node] = (Node("reader", READER, "127.0.0.1", 104, frozenset({"echo", "find"})),),
+    nodes: Iterable[Node] = (READER_NODE,),
     target: Mapping[str, Any] | None = None,
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Target]:
