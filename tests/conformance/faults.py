@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -235,14 +236,18 @@ class Crosstalk(Observer):
 
 
 class Hoarder(Observer):
-    """Keeps a file open for each association that is rejected."""
+    """Keeps a descriptor open for each association that is rejected."""
 
     def __init__(self) -> None:
-        self.files: list[Any] = []
+        self.descriptors: list[int] = []
+
+    def __del__(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
     def association_refused(self, _peer: Peer | None, error: Exception) -> None:
         if isinstance(error, AssociationRejected):
-            self.files.append(open("/dev/null", "rb"))  # noqa: PTH123, SIM115
+            self.descriptors.append(os.open(os.devnull, os.O_RDONLY))
 
 
 class Forgetful(Observer):
