@@ -13,9 +13,10 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from aiodicom import Archive, Association, Node, Observer, Operation, Server
+from aiodicom.admission import Doorkeeper
 from aiodicom.archive import services, store
 from aiodicom.dimse.fragments import Assembler, DataFragment, ReceivedCommand
-from aiodicom.dimse.status import SUCCESS, UNRECOGNIZED_OPERATION
+from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
 from aiodicom.errors import AssociationRejected, RemoteProtocolError
 from aiodicom.handlers import Dispatcher
 from aiodicom.limits import Limits
@@ -136,6 +137,16 @@ def _any_pdv_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdu.PDUReader, "_begin_pdv", begin)
 
 
+def _silent_ones_stay(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    def come(doorkeeper: Doorkeeper, visitor: Any) -> None:  # noqa: ANN401
+        original(doorkeeper, visitor)
+        doorkeeper.seat(visitor)
+
+    original = Doorkeeper.come
+    monkeypatch.setattr(Doorkeeper, "come", come)
+    return {"limits": LIMITS.changed(maximum_connections=12)}
+
+
 def _artim_anew(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
     def updated(connection: Connection, nbytes: int) -> None:
         original(connection, nbytes)
@@ -172,10 +183,11 @@ class Undisturbed(Server):
 
 
 def any_class(dispatcher: Dispatcher, operation: Operation) -> int | None:
-    key = type(operation.command), operation.context.abstract_syntax
-    if key not in dispatcher._handlers:
-        return UNRECOGNIZED_OPERATION
-    return SUCCESS if dispatcher._handlers[key] is None else None
+    status = _status_at_once(dispatcher, operation)
+    if status != SOP_CLASS_NOT_SUPPORTED:
+        return status
+    found = dispatcher._handlers.get((type(operation.command), operation.context.abstract_syntax))
+    return UNRECOGNIZED_OPERATION if found is None else SUCCESS
 
 
 def any_operation(dispatcher: Dispatcher, operation: Operation) -> int | None:
@@ -309,6 +321,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "ARTIM": Fault("T12 T13", _limits(IMPATIENT, artim=NEVER)),
     "an ARTIM that is absolute": Fault("T13", _artim_anew),
     "the end of a stall": Fault("T14/pdu T14/header T14/command T14/message", _limits(IMPATIENT, stall=NEVER)),
+    "the rate floor": Fault("T14/floor T14/floor-pdu", _limits(IMPATIENT, minimum_rate=0)),
     "the end of idleness": Fault("T15", _limits(IMPATIENT, idle=None)),
     "the shortest P-DATA-TF": Fault("T16/empty T16/short", _any_pdata_length),
     "the length of a PDV": Fault("T16/length-0 T16/length-1 T16/overrun", _any_pdv_length),
@@ -337,7 +350,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         _options(nodes=[READER_NODE, Node("x", "NOWHERE-KNOWN", "127.0.0.1", 104)]),
     ),
     "rights": Fault("T41", _options(nodes=[Node("reader", READER, "127.0.0.1", 104)])),
-    "room for those who speak DICOM": Fault("T03/held T10", _limits(maximum_connections=12)),
+    "room for those who speak DICOM": Fault("T03/held T10", _silent_ones_stay),
     "other peers": Fault(_REJECTING, lambda _: {"observers": [Crosstalk()]}),
     "descriptors": Fault(_REJECTING, lambda _: {"observers": [Hoarder()]}),
     "tasks": Fault(_REJECTING, lambda _: {"observers": [Forgetful()]}),

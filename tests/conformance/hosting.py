@@ -29,7 +29,7 @@ READER_NODE: Final = Node("reader", READER, "127.0.0.1", 104, frozenset({"echo",
 LIMITS: Final = Limits(maximum_associations=16)
 """Few associations, so that it takes few to reach the limit."""
 
-IMPATIENT: Final = LIMITS.changed(artim=1, stall=2, idle=4, close=1, handshake=1)
+IMPATIENT: Final = LIMITS.changed(artim=1, stall=2, rate_period=2, idle=4, close=1, handshake=1)
 """Limits that a test can wait for."""
 
 LONG: Final = 60.0

@@ -13,7 +13,7 @@ from aiodicom.upper_layer.state_machine import TABLE
 from tests.conformance.hosting import IMPATIENT, UNSEEN, differing, hosted, not_applicable, verdicts
 
 # Guards that are not there yet.
-PENDING = {"T14/floor", "T14/floor-pdu", "T30/store", "T31/elements", "T29/cap", "T29/drain"}
+PENDING = {"T30/store", "T31/elements", "T29/cap", "T29/drain"}
 QUICK = tuple(case for case in CASES if not case.is_slow)
 SLOW = tuple(case for case in CASES if case.is_slow and case.id not in PENDING)
 
