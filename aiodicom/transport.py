@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, cast
@@ -35,6 +36,7 @@ JOINED_WRITE: Final = 4096
 GATHERED_WRITE: Final = 64 * 1024
 """Up to this many bytes of small messages wait for each other, until the event loop comes round, to go out in one write."""
 
+_RESET: Final = struct.pack("ii", 1, 0)
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 
 _receive_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
@@ -310,6 +312,8 @@ class Connection(asyncio.BufferedProtocol):
     def cut(self) -> None:
         """Close the transport connection at once; what was not yet written is lost."""
         self._is_cut = True
+        if self.unsent:
+            self._forget_unsent()
         if self._transport is not None:
             self._transport.abort()
 
@@ -332,6 +336,11 @@ class Connection(asyncio.BufferedProtocol):
     def extra_info(self, name: str) -> object:
         """Return what the asyncio transport knows by that name: peername, sockname, ssl_object, …; None if nothing."""
         return None if self._transport is None else self._transport.get_extra_info(name)
+
+    def _forget_unsent(self) -> None:
+        """Let the system forget, too, what a peer does not read: it would else keep it for minutes."""
+        with suppress(OSError, AttributeError):  # it is gone, or none
+            self.extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # type: ignore[attr-defined]
 
     def _set_up_socket(self, known: socket.socket | None) -> None:
         """Keep the socket for its options: asyncio's and uvloop's stand-ins for it make a new object for each call."""

@@ -27,7 +27,7 @@ from bench.case import KB, MB, Scale
 from bench.objects import Kind, Objects
 from bench.peers import PYTHON, Job, aiodicom_scu
 from bench.processes import MEMORY, BenchError, Command, Cores, Run, Server, free_port, run, serving
-from bench.report import crowd_table
+from bench.report import row_table
 from bench.results import Row
 
 SECONDS_FOR_A_CLIENT: Final = 180.0
@@ -53,13 +53,17 @@ class Place:
         self.folder = folder
         self.objects = Objects(folder / "objects")
 
+    @property
+    def medium(self) -> Path:
+        """An instance of 512 KB."""
+        return self.objects.folder(Kind.MEDIUM, 1) / "00000.dcm"
+
     @contextmanager
     def server(self) -> Iterator[Server]:
         """Keep the server running."""
         port, own = free_port(), self.folder / "server"
         own.mkdir(exist_ok=True)
-        instance = self.objects.folder(Kind.MEDIUM, 1) / "00000.dcm"
-        with serving(_python("bench.crowd_server", port, instance), port, own, self.cores.server) as server:
+        with serving(python("bench.crowd_server", port, self.medium), port, own, self.cores.server) as server:
             yield server
 
     def times(self, what: str, server: Server, count: int, *options: object) -> list[float]:
@@ -68,7 +72,7 @@ class Place:
         Raises:
             BenchError: it failed.
         """
-        command = _python("bench.crowd_client", what, server.port, count, *options)
+        command = python("bench.crowd_client", what, server.port, count, *options)
         with command.start(self.cores.client, subprocess.PIPE, subprocess.PIPE) as process:
             try:
                 output, errors = process.communicate(timeout=SECONDS_FOR_A_CLIENT)
@@ -107,7 +111,7 @@ def idle(place: Place) -> Iterator[Row]:
         before = proc.memory(server.pid)
         alone = place.times("open", server, echos)
         cpu = proc.cpu_time(server.pid)
-        with place.beside(_python("bench.aiodicom_scu", "hold", server.port, count)) as (line, _):
+        with place.beside(python("bench.aiodicom_scu", "hold", server.port, count)) as (line, _):
             opened = json.loads(line)
             cpu, memory = proc.cpu_time(server.pid) - cpu, (proc.memory(server.pid) - before) / count
             at_rest = proc.cpu_time(server.pid)
@@ -131,7 +135,7 @@ def storing(place: Place) -> Iterator[Row]:
     with place.server() as server:
         alone = place.times("echo", server, seconds)
         server.ready()
-        command = _python("bench.crowd_client", "store", server.port, count, "--instances", folder)
+        command = python("bench.crowd_client", "store", server.port, count, "--instances", folder)
         with place.beside(command) as (_, rest):
             crowded = place.times("echo", server, seconds)
             if select([rest], [], [], 0)[0]:
@@ -151,7 +155,6 @@ def slow(place: Place) -> Iterator[Row]:
     pairs = place.scale(7, 3)
     job = Job("store", place.scale(500, 200), Kind.SMALL, 10)
     folder = place.objects.folder(Kind.SMALL, job.count)
-    medium = place.objects.folder(Kind.MEDIUM, 1) / "00000.dcm"
     client = aiodicom_scu(in_memory=True)
     with place.server() as server:
 
@@ -160,7 +163,9 @@ def slow(place: Place) -> Iterator[Row]:
             return run(command, server, place.cores.client, timeout=SECONDS_FOR_A_CLIENT)
 
         for what in SLOW:
-            command = _python("bench.crowd_client", what, server.port, SECONDS_OF_A_SLOW_ONE, "--instances", medium)
+            command = python(
+                "bench.crowd_client", what, server.port, SECONDS_OF_A_SLOW_ONE, "--instances", place.medium
+            )
             slower, dearer = [], []
             for number in range(pairs):
                 with_first = number % 2 == 1
@@ -190,7 +195,7 @@ def flood(place: Place) -> Iterator[Row]:
     folder = place.objects.folder(Kind.LARGE, 1)
     with place.server() as server:
         alone = place.times("echo", server, seconds)
-        command = _python("bench.crowd_client", "flood", server.port, seconds + 10, "--instances", folder)
+        command = python("bench.crowd_client", "flood", server.port, seconds + 10, "--instances", folder)
         with place.beside(command):
             crowded = place.times("echo", server, seconds)
     yield from _beside("one association storing 500 MB", "C-ECHO", alone, crowded)
@@ -248,7 +253,8 @@ def _wait_until_calm(server: Server) -> None:
         time.sleep(SECONDS_OF_CALM)
 
 
-def _python(module: str, *arguments: object) -> Command:
+def python(module: str, *arguments: object) -> Command:
+    """Return the command that runs a script of the bench."""
     return Command((sys.executable, "-m", module, *map(str, arguments)), PYTHON)
 
 
@@ -273,7 +279,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="aiodicom-crowd-", dir=MEMORY if MEMORY.is_dir() else None) as name:
         scale = (lambda _full, quick: quick) if arguments.quick else (lambda full, _quick: full)
         rows = measure(scale, Cores(client, server), Path(name), only=arguments.only, say=say)
-        print("\n".join(crowd_table(rows)))
+        print("\n".join(row_table("crowd", rows)))
 
 
 if __name__ == "__main__":

@@ -129,10 +129,10 @@ def dawdle(what: str, port: int, seconds: int, instance: Path | None) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BYTES_A_SECOND)
         connection.connect((LOOPBACK, port))
-        connection.sendall(_association().encode())
+        connection.sendall(slow_association().encode())
         head = connection.recv(6, socket.MSG_WAITALL)
         connection.recv(int.from_bytes(head[2:]), socket.MSG_WAITALL)
-        message = _message(what, instance)
+        message = slow_message(what, instance)
         connection.sendall(message[:BYTES_A_SECOND])
         print(flush=True)
         for second in range(1, seconds):
@@ -143,7 +143,8 @@ def dawdle(what: str, port: int, seconds: int, instance: Path | None) -> None:
                 raise SystemExit("the server closed the connection")
 
 
-def _association() -> AAssociateRQ:
+def slow_association() -> AAssociateRQ:
+    """Return the request of a slow peer."""
     contexts = (
         PresentationContextRQ(FIND, STUDY_ROOT_FIND, (IMPLICIT_VR_LITTLE_ENDIAN,)),
         PresentationContextRQ(GET, STUDY_ROOT_GET, (IMPLICIT_VR_LITTLE_ENDIAN,)),
@@ -157,8 +158,8 @@ def _association() -> AAssociateRQ:
     return AAssociateRQ(AE_TITLE, "SLOW", contexts, information)
 
 
-def _message(what: str, instance: Path | None) -> bytes:
-    """The request; of a store, the beginning of a data set that does not end."""
+def slow_message(what: str, instance: Path | None) -> bytes:
+    """Return what it asks then; of a store, the beginning of a data set that does not end."""
     if what == "slow-find":
         return request()
     assert instance is not None

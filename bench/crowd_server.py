@@ -28,7 +28,10 @@ def main() -> None:
 async def serve(port: int, instance: Path) -> None:
     """Answer C-ECHO, C-STORE, C-FIND and C-GET."""
     server = aiodicom.Server(
-        port=port, limits=aiodicom.Limits(bulk=True), maximum_associations=ROOM, maximum_connections=ROOM
+        port=port,
+        limits=aiodicom.Limits(bulk=True, minimum_rate=0),
+        maximum_associations=ROOM,
+        maximum_connections=ROOM,
     )
 
     @server.on_c_store

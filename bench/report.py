@@ -42,15 +42,15 @@ def markdown(report: Report) -> str:
         ),
     )
     if report.crowds:
-        lines += ["", *crowd_table(report.crowds)]
+        lines += ["", *row_table("crowd", report.crowds)]
     return "\n".join(lines) + "\n"
 
 
-def crowd_table(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of the table of the crowds."""
+def row_table(title: str, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of cases that have more than one figure each."""
     reached = {True: "yes", False: "**no**", None: ""}
     yield from table(
-        ("crowd", "", "measured", "target", "reached"),
+        (title, "", "measured", "target", "reached"),
         ((row.case, row.what, row.value, row.target, reached[row.met]) for row in rows),
     )
 
