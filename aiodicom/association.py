@@ -221,7 +221,7 @@ class Association:
         )
         self._peer_releases = False
         self._quiet_since = self._loop.time()  # when the last operation ended, of either side
-        self._unsent = 0  # what was written and not taken when the watch last looked
+        self._taken = 0  # how many bytes the peer had taken when the watch last looked
         connection.receiver = self
         for observer in audience.observers:
             observer.association_opened(self)
@@ -803,9 +803,10 @@ class Association:
         """Abort where a response is overdue, where the peer stalls inside a message, or has been silent for too long."""
         now = self._loop.time()
         due = self._invoker.deadline
-        unsent, self._unsent = self._unsent, self._connection.unsent
+        unsent = self._connection.unsent
+        taken, self._taken = self._taken, self._connection.bytes_sent - unsent
         if due <= now:
-            due = self._due_after_all(now, unsent)
+            due = self._due_after_all(now, is_taking=unsent > 0 and self._taken > taken)
         if due <= now:
             self._response_overdue()
             return
@@ -840,9 +841,9 @@ class Association:
             return False
         return pace.judge(now, connection.bytes_received) < self._limits.minimum_rate
 
-    def _due_after_all(self, now: float, unsent: int) -> float:
+    def _due_after_all(self, now: float, *, is_taking: bool) -> float:
         """Return when a response is due that seems overdue, but that the peer could not send yet."""
-        if self._unsent not in (0, unsent) or self._connection.is_held:
+        if is_taking or self._connection.is_held:
             return self._invoker.put_off(now)  # it is still getting our request, or we do not read
         if self._intake is not None and not self._intake.is_over:
             # While we perform its sub-operations it waits for us; after that, and while one arrives, its time begins anew.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, cast
@@ -22,7 +23,10 @@ from aiodicom.upper_layer.state_machine import State
 
 RECEIVE_BUFFER_SIZE: Final = 256 * 1024
 WRITE_BATCH: Final = 1024 * 1024
-"""How much is given to the transport at once, in bytes; more than that waits until it is written."""
+"""How much is given to the transport at once, in bytes."""
+
+WRITE_HIGH: Final = 128 * 1024
+"""Whoever writes waits while the transport holds more than this, in bytes: what a peer costs that does not read."""
 
 GLIBC_LESSON: Final = 8 * 1024 * 1024
 """How large a block the memory allocator is shown, in bytes: see `_receive_buffer_for`."""
@@ -37,7 +41,16 @@ GATHERED_WRITE: Final = 64 * 1024
 """Up to this many bytes of small messages wait for each other, until the event loop comes round, to go out in one write."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
+_COUNT: Final = struct.Struct("i")
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux only
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+
+    _OUT_QUEUE: Final[int | None] = TIOCOUTQ
+else:
+    _OUT_QUEUE = None
 
 _receive_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
@@ -165,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport_opened(transport)
             if self._is_cut:
                 return
-        transport.set_write_buffer_limits(high=WRITE_BATCH)
+        transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._set_up_socket(transport.get_extra_info("socket"))
         self.last_received = self._loop.time()
         self.upper_layer.transport_connected()
@@ -244,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.writelines(out)
             # Python 3.12 and 3.13 forget to look whether that was too much; this makes them look.
-            self._transport.set_write_buffer_limits(high=WRITE_BATCH)
+            self._transport.set_write_buffer_limits(high=WRITE_HIGH)
 
     def flush_soon(self, length: int) -> None:
         """Do so when the event loop comes round, or now where there is enough to write.
@@ -270,8 +283,10 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> int:
-        """How many bytes were written that the peer's side has not taken yet."""
-        return 0 if self._transport is None or self.is_closed else self._transport.get_write_buffer_size()
+        """How many bytes were written that the peer's side has not taken yet; on Linux also of those that the system has."""
+        if self._transport is None or self.is_closed:
+            return 0
+        return self._transport.get_write_buffer_size() + _held_by_system(self.extra_info("socket"))
 
     async def drain(self) -> None:
         """Wait until the transport takes more.
@@ -280,13 +295,12 @@ class Connection(asyncio.BufferedProtocol):
             OperationTimeout: the peer took nothing for so long as `send` says.
         """
         while self._resumed is not None:
-            assert self._transport is not None
-            waiting = self._transport.get_write_buffer_size()
+            waiting = self.unsent
             try:
                 async with asyncio.timeout(self.timeouts.send):
                     await self._resumed.wait()
             except TimeoutError:
-                if self._transport.get_write_buffer_size() >= waiting:
+                if self.unsent >= waiting:
                     raise OperationTimeout("send", self.timeouts.send, "the peer has stopped reading") from None
 
     def pause_reading(self) -> None:
@@ -312,7 +326,7 @@ class Connection(asyncio.BufferedProtocol):
     def cut(self) -> None:
         """Close the transport connection at once; what was not yet written is lost."""
         self._is_cut = True
-        if self.unsent:
+        if self.unsent > JOINED_WRITE:  # and not just our last word, which may be on its way
             self._forget_unsent()
         if self._transport is not None:
             self._transport.abort()
@@ -377,6 +391,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _artim_expired(self) -> None:
         self.upper_layer.artim_expired()
+        self.cut()  # a peer that does not read would hold up a close that waits for the last bytes
         self.flush()
-        if not self.is_closed:
-            self.cut()  # a peer that does not read would hold up a close that waits for the last bytes
+
+
+def _held_by_system(known: object) -> int:
+    """Return how many bytes of a socket's the other side's system has not acknowledged; 0 where ours does not tell."""
+    if _OUT_QUEUE is None or not isinstance(descriptor := getattr(known, "fileno", lambda: None)(), int):
+        return 0
+    try:
+        (count,) = _COUNT.unpack(ioctl(descriptor, _OUT_QUEUE, bytes(_COUNT.size)))
+    except OSError:  # no socket of TCP, or none any more
+        return 0
+    return int(count)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from aiodicom import AssociationAborted, AssociationRejected, Limits, Operation, Peer, Server
+from aiodicom import AssociationAborted, AssociationRejected, Limits, Operation, OperationTimeout, Peer, Server
 from aiodicom.activity import Counters
 from aiodicom.admission import Doorkeeper, LocalTally, Tally
 from aiodicom.upper_layer.pdu import PDV
@@ -277,6 +277,23 @@ async def test_64_stalled_peers_disturb_nobody_and_leave_nothing(clock: Clockwor
         assert not any(line.is_open for line in stalled)
         assert good.is_open
         assert clock.pending == 1  # that of the good peer
+
+
+async def test_who_takes_nothing_of_what_we_ask_is_not_given_more_time_by_what_we_write(clock: Clockwork) -> None:
+    """A sub-operation waits for its response while Pending responses pile up behind it."""
+    async with served() as server:
+        line = Line(server)
+        line.associate()
+        [association] = server.associations
+        line.takes = False
+        asking = asyncio.create_task(association.c_echo())
+        await turns()
+        for _ in range(5):
+            await clock.pass_by(6)
+            line.write(bytes(100))  # something else
+        assert not association.is_open
+        with pytest.raises(OperationTimeout):
+            await asking
 
 
 async def test_a_handler_has_a_deadline_to_decide() -> None:

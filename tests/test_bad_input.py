@@ -244,7 +244,7 @@ async def test_a_peer_that_never_reads_is_aborted(monkeypatch: pytest.MonkeyPatc
         raise DimseError(0xC000, "x" * 64)
 
     # Small responses: thousands of them would be needed to fill what large data sets are buffered in.
-    monkeypatch.setattr("aiodicom.transport.WRITE_BATCH", 32 * 1024)
+    monkeypatch.setattr("aiodicom.transport.WRITE_HIGH", 32 * 1024)
     recorder = Recorder()
     async with serving(refuse, timeouts=Timeouts(send=SHORT), observers=(recorder,)) as server:
         for listening in server._servers[0].sockets:  # what is accepted inherits the small buffer
