@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from aiodicom import AssociationAborted, AssociationRejected, Limits, Operation, OperationTimeout, Peer, Server
 from aiodicom.activity import Counters
 from aiodicom.admission import Doorkeeper, LocalTally, Tally
+from aiodicom.dimse.commands import CEchoRQ
+from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.pdu import PDV
 from tests.clockwork import Clockwork, Line, clockwork, turns
 from tests.loopback import (
@@ -285,15 +288,16 @@ async def test_who_takes_nothing_of_what_we_ask_is_not_given_more_time_by_what_w
         line = Line(server)
         line.associate()
         [association] = server.associations
+        await clock.pass_by(30)  # for the first look at what it takes
         line.takes = False
-        asking = asyncio.create_task(association.c_echo())
-        await turns()
+        ask = partial(CEchoRQ, affected_sop_class_uid=VERIFICATION)
+        responses = await association._invoker.begin(ECHO_CONTEXT, ask, idle=30)
         for _ in range(5):
             await clock.pass_by(6)
-            line.write(bytes(100))  # something else
+            association._connection._write([bytes(100)])  # something else
         assert not association.is_open
         with pytest.raises(OperationTimeout):
-            await asking
+            await responses.next()
 
 
 async def test_a_handler_has_a_deadline_to_decide() -> None:
