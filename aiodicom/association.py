@@ -200,7 +200,7 @@ class Association:
         self._limits = limits
         self._audience = audience
         self._loop = asyncio.get_running_loop()
-        self._assembler = Assembler(terms.contexts)
+        self._assembler = Assembler(terms.contexts, limits.maximum_command_set)
         self._error: AssociationError | None = None
         # What we ask of the peer.
         self._sender = Sender(connection, terms.maximum_length, on_message=self._tell_sent, on_cut=self._abort)
@@ -699,7 +699,7 @@ class Association:
         elif self._response is not None:
             response, data = self._response
             data += received.data
-            limit = MAXIMUM_FAILED_LIST if isinstance(response, SuboperationsRSP) else MAXIMUM_RESPONSE_DATA_SET
+            limit = MAXIMUM_FAILED_LIST if isinstance(response, SuboperationsRSP) else self._limits.maximum_identifier
             if len(data) > limit:
                 raise RemoteProtocolError(f"a response with more than {limit} bytes of data set")
             if received.is_last:

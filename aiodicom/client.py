@@ -175,7 +175,7 @@ class AssociationRequest:
         await self._association.__aexit__(exc_type, *details)
 
     async def _associate(self) -> Association:
-        upper_layer = UpperLayer(maximum_length=self._maximum_length)
+        upper_layer = UpperLayer(maximum_length=self._maximum_length, limits=self._limits)
         connection = Connection(upper_layer, self._limits)
         audience = Audience(self._observers)
         upper_layer.trace = audience.trace(connection)

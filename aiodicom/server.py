@@ -457,7 +457,7 @@ class Server:
         return servers
 
     def _connection(self, tls: Credentials | ssl.SSLContext | None) -> asyncio.BaseProtocol:
-        upper_layer = UpperLayer(maximum_length=self.limits.maximum_length)
+        upper_layer = UpperLayer(maximum_length=self.limits.maximum_length, limits=self.limits)
         connection = Connection(upper_layer, self.limits)
         upper_layer.trace = self.audience.trace(connection)
         self._acceptors.add(_Acceptor(self, connection))

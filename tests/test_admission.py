@@ -439,6 +439,19 @@ async def test_an_association_that_ends_gives_back_what_it_held() -> None:
         assert server.doorkeeper.reserve.used == 0
 
 
+async def test_what_a_peer_may_send_are_parameters() -> None:
+    limits = Limits(maximum_associate_pdu=300, maximum_tiny_pdvs=3, maximum_command_set=100)
+    async with served(limits=limits) as server:
+        for said in ([COMMAND_PIECE] * 4, [data_pdu(PDV(ECHO_CONTEXT, True, False, bytes(102)))]):
+            line = Line(server)
+            line.associate()
+            line.say(*said)
+            assert line.heard == abort_pdu(2, 6)
+        line = Line(server)
+        line.say(bytes.fromhex("01 00 0000012D"))
+        assert line.heard == abort_pdu(0, 0)
+
+
 # The numbers by themselves.
 
 

@@ -73,11 +73,13 @@ class Assembler:
 
     Args:
         context_ids: of the accepted presentation contexts.
+        maximum: the longest command set that is taken, in bytes.
     """
 
-    __slots__ = ("_command", "_context_ids", "_data_context", "_pending_context")
+    __slots__ = ("_command", "_context_ids", "_data_context", "_maximum", "_pending_context")
 
-    def __init__(self, context_ids: Container[int]) -> None:
+    def __init__(self, context_ids: Container[int], maximum: int = MAXIMUM_COMMAND_SET) -> None:
+        self._maximum = maximum
         self._context_ids = context_ids
         self._command = bytearray()  # the command set that is arriving
         self._pending_context: int | None = None  # its context
@@ -105,9 +107,9 @@ class Assembler:
             raise self._misplaced(pdv)
         if pdv.context_id not in self._context_ids:
             raise self._misplaced(pdv)
-        if len(self._command) + len(pdv.data) > MAXIMUM_COMMAND_SET:
+        if len(self._command) + len(pdv.data) > self._maximum:
             raise RemoteProtocolError(
-                f"a command set of more than {MAXIMUM_COMMAND_SET} bytes", reason=INVALID_PARAMETER_VALUE
+                f"a command set of more than {self._maximum} bytes", reason=INVALID_PARAMETER_VALUE
             )
         if not self._command and pdv.is_last:
             return self._complete(pdv.context_id, pdv.data)

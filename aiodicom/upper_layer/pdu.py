@@ -14,7 +14,7 @@ from struct import Struct
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
-from aiodicom.limits import DEFAULT_LIMITS
+from aiodicom.limits import DEFAULT_LIMITS, Limits
 from aiodicom.uids import APPLICATION_CONTEXT_NAME
 from aiodicom.upper_layer.items import (
     PresentationContextAC,
@@ -204,12 +204,14 @@ class PDUReader:
 
     Args:
         maximum_length: the longest variable field of a P-DATA-TF that was announced to the peer, in bytes; 0: none was.
+        limits: of other PDUs, and of tiny fragments.
     """
 
     __slots__ = (
         "_body_type",
         "_context_id",
         "_control",
+        "_limits",
         "_pdu_left",
         "_pdv_left",
         "_pending",
@@ -218,8 +220,9 @@ class PDUReader:
         "maximum_length",
     )
 
-    def __init__(self, maximum_length: int) -> None:
+    def __init__(self, maximum_length: int, limits: Limits = DEFAULT_LIMITS) -> None:
         self.maximum_length = maximum_length
+        self._limits = limits
         self._pending = bytearray()  # of a header, or of the body of a control PDU, what has come so far
         self._wanted = 6  # how long that will be: both kinds of header are 6 bytes
         self._body_type = 0  # the control PDU whose body is awaited; 0: a header is
@@ -299,7 +302,7 @@ class PDUReader:
                 raise malformed(f"a P-DATA-TF of {length} bytes, where {self.maximum_length} were announced")
             self._pdu_left = length
             return
-        limit = MAXIMUM_ASSOCIATE_LENGTH if pdu_type in _ASSOCIATE_TYPES else 4
+        limit = self._limits.maximum_associate_pdu if pdu_type in _ASSOCIATE_TYPES else 4
         if length > limit or length < 4:
             raise malformed(f"PDU type {pdu_type:02X}H with a length of {length}, where {limit} bytes are the limit")
         self._body_type, self._wanted = pdu_type, length
@@ -316,8 +319,8 @@ class PDUReader:
             self._tiny_pdvs = 0
         elif not self._control & 2:
             self._tiny_pdvs += 1
-            if self._tiny_pdvs > MAXIMUM_TINY_PDVS:
-                raise malformed(f"more than {MAXIMUM_TINY_PDVS} fragments in a row of less than {TINY_PDV} bytes")
+            if self._tiny_pdvs > (limit := self._limits.maximum_tiny_pdvs):
+                raise malformed(f"more than {limit} fragments in a row of less than {TINY_PDV} bytes")
         return None if self._pdv_left else self._part_of_pdv(_EMPTY)
 
     def _part_of_pdv(self, data: memoryview) -> PDV:

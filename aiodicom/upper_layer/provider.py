@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from aiodicom.limits import DEFAULT_LIMITS, Limits
 from aiodicom.uids import APPLICATION_CONTEXT_NAME
 from aiodicom.upper_layer.pdu import (
     PDV,
@@ -70,6 +71,7 @@ class UpperLayer:
     Args:
         maximum_length: the longest variable field of a P-DATA-TF to take, in bytes, as announced to the peer (PS3.8
             §D.1); 0 is no limit.
+        limits: of what else the peer may send.
 
     Attributes:
         state: PS3.8 Tables 9-1 to 9-5.
@@ -80,7 +82,7 @@ class UpperLayer:
         trace: called with each PDU, or part of a P-DATA-TF, that is sent (True) or was received (False).
     """
 
-    def __init__(self, *, maximum_length: int) -> None:
+    def __init__(self, *, maximum_length: int, limits: Limits = DEFAULT_LIMITS) -> None:
         self.state = State.STA1
         self.artim_running = False
         self.artim_starts = 0
@@ -90,7 +92,7 @@ class UpperLayer:
         self._is_requestor = False
         self._has_aborted = False
         self._request: AAssociateRQ | None = None
-        self._reader: PDUReader | None = PDUReader(maximum_length)
+        self._reader: PDUReader | None = PDUReader(maximum_length, limits)
         self._out: list[bytes | memoryview] = []
         self._events: list[UpperLayerEvent] = []
 
