@@ -46,7 +46,7 @@ from aiodicom.errors import (
 )
 from aiodicom.inquiring import Inquiry, inquire
 from aiodicom.invoking import Invoker
-from aiodicom.limits import DEFAULT_LIMITS, Limits
+from aiodicom.limits import Limits
 from aiodicom.operation import (
     Conclusion,
     IncomingDataSet,
@@ -76,11 +76,8 @@ if TYPE_CHECKING:
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 
-MAXIMUM_RESPONSE_DATA_SET: Final = DEFAULT_LIMITS.maximum_identifier
-"""The longest data set of a response that is taken, in bytes."""
-
 MAXIMUM_FAILED_LIST: Final = 8 * 1024 * 1024
-"""The same of a C-GET or C-MOVE, in bytes: it names each instance that failed, of which more than 65,535 may be counted."""
+"""The longest data set of a response to a C-GET or C-MOVE, in bytes: it names each instance that failed."""
 
 
 class Observer:

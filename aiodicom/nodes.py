@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from aiodicom.errors import LocalProtocolError
-from aiodicom.limits import limits_from
+from aiodicom.limits import limits_from, per_node
 from aiodicom.tls import Credentials, PeerCertificate, credentials_from
 from aiodicom.upper_layer.pdu import valid_ae_title
 
@@ -79,6 +79,7 @@ _TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "may": (list, "an array of strings"),
     "tls": (bool, "true or false"),
     "tls_host_check": (bool, "true or false"),
+    "limits": (dict, "a table"),
 }
 _AUDIT_KEYS: Final[Mapping[str, tuple[type, str]]] = {
     "file": (str, "a string"),
@@ -113,6 +114,7 @@ class Node:
             SHA-256 fingerprint; by default it need not show any.
         tls: whether it listens for DICOM over TLS there.
         tls_host_check: whether its certificate must be for `host` then, see `Credentials`.
+        limits: those of `Limits` that a node may have of its own, where it calls: `idle`, `minimum_rate`, `maximum_instance`.
 
     Raises:
         LocalProtocolError: one of these is none; the message begins with which.
@@ -127,6 +129,7 @@ class Node:
     certificate: str = ""
     tls: bool = False
     tls_host_check: bool = True
+    limits: Mapping[str, Any] = field(default_factory=dict, hash=False)
     _networks: tuple[Network, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -143,6 +146,7 @@ class Node:
         if not 0 < self.port < 65536:
             raise LocalProtocolError(f"port: {self.port} is no port: a number from 1 to 65535")
         check_rights(self.may)
+        object.__setattr__(self, "limits", _own_limits(self.limits))
         object.__setattr__(self, "_networks", tuple(map(_network, self.networks)))
         object.__setattr__(self, "certificate", _normal_certificate(self.certificate))
 
@@ -188,6 +192,17 @@ def check_rights(rights: frozenset[str]) -> None:
 def rights_in_order(rights: Iterable[str]) -> tuple[str, ...]:
     """Return rights in the order of the Standard's services."""
     return tuple(sorted(rights, key=_RIGHTS_IN_ORDER.index))
+
+
+def _own_limits(limits: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = per_node()
+    for name in limits:
+        if name not in names:
+            raise LocalProtocolError(f"limits: {name}: is none that a node may have of its own: say {', '.join(names)}")
+    try:
+        return limits_from(limits)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"limits: {error}") from None
 
 
 def _network(text: str) -> Network:
@@ -362,6 +377,9 @@ def format_node(node: Node) -> str:
         lines.append("tls = true")
     if not node.tls_host_check:
         lines.append("tls_host_check = false")
+    if node.limits:
+        own = ((name, '"none"' if value is None else value) for name, value in node.limits.items())
+        lines.append(f"limits = {{ {', '.join(f'{name} = {value}' for name, value in own)} }}")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from aiodicom.dimse.commands import CEchoRQ, CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request
 from aiodicom.dimse.status import NOT_AUTHORIZED
 from aiodicom.errors import AssociationRejected, DimseError, LocalProtocolError
+from aiodicom.limits import Limits
 from aiodicom.logs import about, operation_name
 from aiodicom.nodes import (
     RIGHTS,
@@ -97,6 +98,13 @@ class Rights:
         """
         if not self._may(peer):
             raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule=self._refusal(peer, "echo"))
+
+    def limits_of(self, peer: Peer, limits: Limits) -> Limits:
+        """Return the limits for a peer: where it is a node, with those that are its own."""
+        node = self.node(peer.ae_title)
+        if node is None or not node.limits or node.rule_against(_host(peer), peer.certificate):
+            return limits
+        return limits.changed(**node.limits)
 
     def check(self, operation: Operation) -> None:
         """See that whoever asks for an operation may do so.

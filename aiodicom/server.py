@@ -656,7 +656,7 @@ class _Acceptor:
             ),
             is_requestor=False,
             dispatch=server.dispatcher,
-            limits=server.limits,
+            limits=server.limits if server.rights is None else server.rights.limits_of(peer, server.limits),
             audience=server.audience,
             reserve=server.doorkeeper.reserve,
             in_thread=server.workers,

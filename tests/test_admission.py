@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import pytest
 
-from aiodicom import AssociationAborted, AssociationRejected, Limits, Operation, OperationTimeout, Peer, Server
+from aiodicom import AssociationAborted, AssociationRejected, Limits, Node, Operation, OperationTimeout, Peer, Server
 from aiodicom.activity import Counters
 from aiodicom.admission import Doorkeeper, LocalTally, Tally
 from aiodicom.dimse.commands import CEchoRQ
+from aiodicom.rights import Rights
 from aiodicom.uids import VERIFICATION
 from aiodicom.upper_layer.pdu import PDV
 from tests.clockwork import Clockwork, Line, clockwork, turns
@@ -313,6 +314,26 @@ async def test_a_handler_has_a_deadline_to_decide() -> None:
             peer.send(request_pdu())
             assert await peer.pdu() == reject_pdu(2, 3, 1)
         assert [type(error) for error in recorder.refused] == [TimeoutError]
+
+
+async def test_a_node_may_have_limits_of_its_own(clock: Clockwork) -> None:
+    def node(name: str, **own: Any) -> Node:  # noqa: ANN401
+        return Node(name, name.upper(), "10.0.0.1", 104, networks=("10.0.0.1",), limits=own)
+
+    rights = Rights([node("patient", idle=200), node("slow", minimum_rate="1 KiB"), node("usual")])
+    async with served(rights=rights) as server:
+        lines = {name: Line(server, "10.0.0.1") for name in ("PATIENT", "SLOW", "USUAL")}
+        for name, line in lines.items():
+            line.associate(calling=name)
+        for name in ("SLOW", "USUAL"):
+            lines[name].say(store_pdu())
+        for _ in range(10):
+            for name in ("SLOW", "USUAL"):
+                lines[name].say(fragment_pdu(bytes(15_000), is_last=False))
+            await clock.pass_by(10)
+        assert [lines[name].heard == b"" for name in ("PATIENT", "SLOW", "USUAL")] == [True, True, False]
+        await clock.pass_by(100)
+        assert lines["PATIENT"].heard == abort_pdu(2, 0)
 
 
 # Numbers.

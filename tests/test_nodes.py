@@ -466,3 +466,29 @@ def test_the_configuration_that_comes_with_dcmtk() -> None:
     if not path.exists():
         pytest.skip("install the Debian package dcmtk to run this test")
     assert nodes_from_dcmqrscp(path.read_text()) == []
+
+
+def test_a_node_has_limits_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "aiodicom.toml"
+    node = Node("ct", "CT", "ct.example", 104, limits={"idle": None, "maximum_instance": "1 MiB"})
+    assert node.limits == {"idle": None, "maximum_instance": 1024 * 1024}
+    add_node(path, node)
+    assert read_nodes(path) == {"ct": node}
+    path.write_text('[nodes.ct]\nae_title = "CT"\nhost = "h"\nport = 104\n[nodes.ct.limits]\nidle = 600\n')
+    assert read_nodes(path)["ct"].limits == {"idle": 600}
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (
+            {"artim": 5},
+            "limits: artim: is none that a node may have of its own: say idle, minimum_rate, maximum_instance",
+        ),
+        ({"idle": 0}, "limits: idle: 0 is none: a number in s, more than 0, or none"),
+    ],
+)
+def test_what_is_no_limit_of_a_node(limits: dict[str, int], words: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        Node("ct", "CT", "ct.example", 104, limits=limits)
+    assert str(caught.value) == words
