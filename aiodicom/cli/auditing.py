@@ -42,8 +42,8 @@ def add_audit(parser: ArgumentParser) -> None:
     """Add `--audit-…`."""
     group = parser.add_argument_group(
         "audit",
-        "Who did what to whose data, as the messages of PS3.15 §A.5, which name patients; what is not said stands in the "
-        "table [audit] of aiodicom.toml.",
+        "Who did what to whose data, in messages of PS3.15 §A.5, which name patients.\n"
+        "What is not said stands in the table [audit] of aiodicom.toml.",
     )
     group.add_argument(
         "--audit-file", metavar="FILE", type=Path, help="append them to this file, which only its owner may read"
