@@ -27,11 +27,10 @@ from aiodicom.audit.messages import (
 from aiodicom.audit.trail import AuditTrail
 from aiodicom.dimse.commands import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ
 from aiodicom.dimse.status import NOT_AUTHORIZED, Category, Status
-from aiodicom.errors import AssociationError, AssociationRejected, ConnectionFailed
-from aiodicom.logs import operation_name
+from aiodicom.errors import AssociationError, AssociationRejected, ConnectionFailed, DicomNetworkError
+from aiodicom.logs import described, operation_name
 from aiodicom.operation import Operation
 from aiodicom.terms import Peer
-from aiodicom.upper_layer.items import IdentityType
 
 SUMMED_UP_AFTER: Final = 60.0
 """After how many seconds at the latest the instances are told that a peer has stored on an association."""
@@ -40,7 +39,6 @@ SUMMED_UP_AT_MOST: Final = 64
 """How many studies are summed up for an association at a time; with one more, all of them are told."""
 
 _PERMANENT, _BY_USER, _NO_REASON_GIVEN = 1, 1, 1  # PS3.8 Table 9-21
-_USERNAMES: Final = (IdentityType.USERNAME, IdentityType.USERNAME_AND_PASSCODE)
 
 
 class Auditor(Observer):
@@ -51,7 +49,7 @@ class Auditor(Observer):
       The archive knows of what study and patient an instance is. A handler of your own enters it in `operation.account`, or
       nobody knows.
     - **Query**: each C-FIND, with its identifier.
-    - **User Authentication**: whoever said who he is, and was believed.
+    - **User Authentication**: whoever said who he is, and was verified, or was not.
     - **Security Alert**: a peer that was rejected for what it is or says to be, one that came to no TLS connection, and an
       operation that was refused as not authorized.
 
@@ -67,7 +65,7 @@ class Auditor(Observer):
 
     def association_opened(self, association: Association) -> None:
         """Tell of a user who was believed."""
-        if not association.is_requestor:
+        if association.peer.identity_is_verified:
             self._login(association.peer, Outcome.SUCCESS)
 
     def _login(self, peer: Peer, outcome: Outcome) -> None:
@@ -77,12 +75,13 @@ class Auditor(Observer):
 
     def association_refused(self, peer: Peer | None, error: Exception) -> None:
         """Tell of a peer that was rejected for what it is, or came to no TLS connection."""
+        is_ours = not isinstance(error, DicomNetworkError)  # a handler raised it, which is a rejection without a reason
         is_rejected = isinstance(error, AssociationRejected) and (error.result, error.source) == (_PERMANENT, _BY_USER)
-        if peer is None or not (is_rejected or isinstance(error, ConnectionFailed)):
+        if peer is None or not (is_ours or is_rejected or isinstance(error, ConnectionFailed)):
             return  # we are busy, or it speaks another language
-        words = f"no association with {peer}: {str(error).splitlines()[0]}"
-        self._alert(peer, NODE_AUTHENTICATION, words)
-        if isinstance(error, AssociationRejected) and error.reason == _NO_REASON_GIVEN:
+        why = described(error) if is_ours else str(error).splitlines()[0]
+        self._alert(peer, NODE_AUTHENTICATION, f"no association with {peer}: {why}")
+        if is_ours or (isinstance(error, AssociationRejected) and error.reason == _NO_REASON_GIVEN):
             self._login(peer, Outcome.MINOR_FAILURE)  # which is what a user gets who is not believed
 
     def association_closed(self, association: Association, _error: AssociationError) -> None:
@@ -209,8 +208,7 @@ def _user(peer: Peer) -> Participant | None:
     """Return who the user says to be; of a ticket, an assertion or a token only that there is one: they are secrets."""
     if (identity := peer.identity) is None:
         return None
-    if identity.identity_type in _USERNAMES:
-        name = identity.primary_field.decode(errors="replace")
+    if (name := identity.username) is not None:
         return Participant(user_id=name, user_name=name, host=peer.host)
     kind = f"user with identity of type {identity.identity_type}"
     return Participant(user_id=kind, host=peer.host)

@@ -307,22 +307,26 @@ USERNAME: Final = UserIdentity(IdentityType.USERNAME_AND_PASSCODE, b"ada", PASSC
     ("identity", "user"),
     [
         (USERNAME, "ada"),
-        (UserIdentity(IdentityType.USERNAME, b"\xff\r\n"), "\ufffd\\r\\n"),
+        (UserIdentity(IdentityType.USERNAME, b"ad\r\na"), "ad\\r\\na"),
+        (UserIdentity(IdentityType.USERNAME, b"\xff"), "user with identity of type 1"),
         (UserIdentity(IdentityType.JWT, TOKEN.encode()), "user with identity of type 5"),
     ],
-    ids=["passcode", "hostile", "token"],
+    ids=["passcode", "hostile", "no UTF-8", "token"],
 )
 async def test_a_user_who_is_believed_and_one_who_is_not(identity: UserIdentity, user: str) -> None:
+    answers = iter((True, False))
     async with audited() as (server, kept):
-        async with connect(server, identity=identity):
+        async with connect(server, identity=identity, allow_plain_passcode=True):
+            pass  # nobody has verified it, which is no login
+
+        @server.on_user_identity(allow_plain_passcode=True)
+        async def verify(_identity: UserIdentity, _peer: Peer) -> bool:
+            return next(answers)
+
+        async with connect(server, identity=identity, allow_plain_passcode=True):
             pass
-
-        @server.on_associate
-        async def refuse(_peer: object) -> bytes:
-            raise AssociationRejected
-
         with pytest.raises(AssociationRejected):
-            await connect(server, identity=identity)
+            await connect(server, identity=identity, allow_plain_passcode=True)
         [alert] = await alerts(kept)
     [login, failure] = kept.of("User Authentication")
     assert (login.types, login.outcome, failure.outcome) == (["Login"], 0, 4)
@@ -333,6 +337,23 @@ async def test_a_user_who_is_believed_and_one_who_is_not(identity: UserIdentity,
     for message in kept.told:
         assert PASSCODE not in message.xml
         assert TOKEN not in message.xml
+
+
+async def test_what_a_handler_raises_is_an_alert_without_its_words() -> None:
+    async with audited() as (server, kept):
+
+        @server.on_user_identity(allow_plain_passcode=True)
+        async def verify(identity: UserIdentity, _peer: Peer) -> bool:
+            raise KeyError(identity.secondary_field.decode())
+
+        with pytest.raises(AssociationRejected):
+            await connect(server, identity=USERNAME, allow_plain_passcode=True)
+        [alert] = await alerts(kept)
+    words = alert.detail("Alert Description").decode()
+    assert "KeyError" in words
+    assert PASSCODE not in words
+    [failure] = kept.of("User Authentication")
+    assert failure.outcome == 4
 
 
 async def test_who_comes_to_no_tls_connection_is_an_alert() -> None:
