@@ -26,7 +26,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -213,6 +213,7 @@ def _network(text: str) -> Network:
         raise LocalProtocolError(f"networks: {text!r} is no network: {error}; {advice}") from None
 
 
+@lru_cache(maxsize=1024)
 def _address(host: str | None) -> IPv4Address | IPv6Address | None:
     """Return the address of a peer, that of IPv4 behind one of IPv6 where it is mapped to it."""
     try:
@@ -345,17 +346,17 @@ def read_unknown(path: str | os.PathLike[str]) -> frozenset[str] | None:
         LocalProtocolError: it is no TOML, or that table is wrong; the message names the file and the key.
         OSError: the file cannot be read.
     """
-    table = _tables_of(_text_of(path), path).get("unknown")
-    if table is None:
+    return _read_table(path, "unknown", 'may = ["echo"]', _unknown_of)
+
+
+def _unknown_of(table: Mapping[str, Any]) -> frozenset[str] | None:
+    if not table:
         return None
-    try:
-        if not isinstance(table, dict) or table.keys() != {"may"}:
-            raise LocalProtocolError("it has one key, may")
-        _check_key("may", table["may"])
-        may = frozenset(table["may"])
-        check_rights(may)
-    except LocalProtocolError as error:
-        raise LocalProtocolError(f"{os.fspath(path)}: [unknown]: {error}") from None
+    if table.keys() != {"may"}:
+        raise LocalProtocolError("it has one key, may")
+    _check_key("may", table["may"])
+    may = frozenset(table["may"])
+    check_rights(may)
     return may
 
 

@@ -403,7 +403,7 @@ class Server:
         if not valid_ae_title(called):
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)
         if self.require_called_ae_title and called != self.ae_title:
-            rule = f"by the rule require_called_ae_title, which is {self.ae_title!r}, not {called!r}"
+            rule = f"by the rule require_called_ae_title: {called!r} was called, and this is {self.ae_title!r}"
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=rule)
         if not valid_ae_title(calling):
             raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)

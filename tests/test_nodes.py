@@ -222,8 +222,7 @@ def test_nobody_else_may_do_anything(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("unknown", "is no TOML: "),
-        ("unknown = 1", "[unknown]: it has one key, may"),
-        ("[unknown]", "[unknown]: it has one key, may"),
+        ("unknown = 1", "[unknown]: is no table; write [unknown]"),
         ("[unknown]\nmay = []\nport = 1", "[unknown]: it has one key, may"),
         ("[unknown]\nmay = 'echo'", "[unknown]: may: is not an array of strings"),
         ("[unknown]\nmay = ['fly']", "[unknown]: may: 'fly' is no right"),

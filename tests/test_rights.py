@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 import tomllib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trustme
 
 from aiodicom import (
     Archive,
     AssociationRejected,
     DimseError,
+    Listener,
     LocalProtocolError,
     LoggingObserver,
     Node,
@@ -44,6 +48,7 @@ from tests.loopback import (
     Unpaused,
     assert_alive,
     command_pdu,
+    connect,
     context_items,
     data_set,
     echo_pdu,
@@ -411,7 +416,7 @@ async def test_another_called_ae_title(caplog: pytest.LogCaptureFixture) -> None
             assert await peer.rest() == reject_pdu(1, 1, 7)
         [line] = refusals(caplog)
         await assert_alive(server)
-    assert "by the rule require_called_ae_title, which is 'SCP', not 'WRONG'" in line
+    assert "by the rule require_called_ae_title: 'WRONG' was called, and this is 'SCP'" in line
 
 
 async def test_another_application_context() -> None:
@@ -425,6 +430,39 @@ async def test_another_application_context() -> None:
             peer.send(shorter[:2] + length.to_bytes(4, "big") + shorter[6:])
             assert await peer.rest() == reject_pdu(1, 1, 2)
         await assert_alive(server)
+
+
+async def test_a_node_is_known_by_its_certificate(caplog: pytest.LogCaptureFixture) -> None:
+    """Over TLS, with certificates of an authority of ours: by the name in it, or by its fingerprint."""
+    authority = trustme.CA()
+    listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(listening)
+    authority.configure_trust(listening)
+    listening.verify_mode = ssl.CERT_OPTIONAL
+    calling: dict[str, ssl.SSLContext] = {}
+    leaves = {name: authority.issue_cert(name) for name in ("ct1.example", "other.example")}
+    for name in ("none", *leaves):
+        calling[name] = ssl.create_default_context()
+        authority.configure_trust(calling[name])
+        if name in leaves:
+            leaves[name].configure_cert(calling[name])
+    encoded = ssl.PEM_cert_to_DER_cert(leaves["ct1.example"].cert_chain_pems[0].bytes().decode())
+    fingerprint = hashlib.sha256(encoded).hexdigest()
+    rights = Rights(
+        [node("NAMED", "echo", certificate="CT1.example"), node("PRINTED", "echo", certificate=fingerprint)], NOTHING
+    )
+    observers = (LoggingObserver(),)
+    async with serving(listeners=[Listener(port=0, tls=listening)], rights=rights, observers=observers) as server:
+        for title in ("NAMED", "PRINTED"):
+            for name in ("none", "other.example"):
+                with pytest.raises(AssociationRejected) as rejected:
+                    await connect(server, tls=calling[name], calling_ae_title=title)
+                assert (rejected.value.result, rejected.value.source, rejected.value.reason) == (1, 1, 3)
+            async with connect(server, tls=calling["ct1.example"], calling_ae_title=title) as association:
+                assert (await association.c_echo()).status == 0
+    lines = refusals(caplog)
+    assert [line.endswith('certificate = "other.example"\n') for line in lines] == [False, True] * 2
+    assert all("by the rule `certificate` of [nodes." in line for line in lines)
 
 
 # Services of a server, whoever performs them.

@@ -36,6 +36,7 @@ from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
 from aiodicom.part10 import InstanceFile, open_instance
 from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rights import Nodes, Rights, UnknownMay
+from aiodicom.services.turns import MOVES_PER_DESTINATION, Turns
 from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.workers import Workers, in_any_thread
@@ -280,7 +281,13 @@ class Archive:
 
     # What a server mounts.
 
-    def services(self, *, unknown_may: UnknownMay = None, rights: Rights | None = None) -> tuple[Service, ...]:
+    def services(
+        self,
+        *,
+        unknown_may: UnknownMay = None,
+        rights: Rights | None = None,
+        moves_per_destination: int = MOVES_PER_DESTINATION,
+    ) -> tuple[Service, ...]:
         """Return the archive as services: `Server("ARCHIVE", services=archive.services())`.
 
         C-ECHO, C-STORE, C-FIND, C-GET and C-MOVE in every information model, and the worklist. A node may do what its
@@ -290,11 +297,13 @@ class Archive:
             unknown_may: what everybody else may do; by default C-ECHO, and who calls from this machine C-STORE, too.
             rights: both in one, where a server has the same: `Server("ARCHIVE", rights=rights, …)` rejects the association
                 of who may do nothing.
+            moves_per_destination: how many C-MOVEs send to one move destination at a time; the others wait.
 
         Raises:
             LocalProtocolError: two nodes have one AE title.
         """
-        return tuple(services_of(self, Rights(self.nodes, unknown_may) if rights is None else rights, self.tls))
+        rights = Rights(self.nodes, unknown_may) if rights is None else rights
+        return tuple(services_of(self, rights, self.tls, Turns(moves_per_destination)))
 
     # Keeping instances.
 

@@ -20,6 +20,7 @@ from aiodicom.query import MODELS, Model, QueryOptions
 from aiodicom.rights import Rights
 from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
+from aiodicom.services.turns import Turns
 from aiodicom.tls import Credentials
 
 if TYPE_CHECKING:
@@ -47,19 +48,21 @@ class Holdings(Protocol):
         """Yield what a query of the index finds."""
 
 
-def services_of(archive: Holdings, rights: Rights, tls: Credentials | None = None) -> Iterator[Service]:
+def services_of(archive: Holdings, rights: Rights, tls: Credentials | None, turns: Turns) -> Iterator[Service]:
     """Yield the services: Verification, Storage, Query/Retrieve in every information model, the Modality Worklist.
 
     Args:
         archive: keeps, finds and retrieves.
         rights: who may ask what; the nodes are the move destinations.
         tls: see `move_service`.
+        turns: likewise.
     """
-    for service in _services_of(archive, _Performer(archive, rights), tls):
+    move = partial(move_service, ae_title=archive.ae_title, options=OPTIONS, tls=tls, turns=turns)
+    for service in _services_of(archive, _Performer(archive, rights), move):
         yield replace(service, rights=rights)
 
 
-def _services_of(archive: Holdings, performer: _Performer, tls: Credentials | None) -> Iterator[Service]:
+def _services_of(archive: Holdings, performer: _Performer, move: Callable[..., Service]) -> Iterator[Service]:
     yield VERIFICATION_SERVICE
     yield storage_service(archive.store)
     yield find_service(performer.find_steps, "worklist", options=OPTIONS)
@@ -69,14 +72,7 @@ def _services_of(archive: Holdings, performer: _Performer, tls: Credentials | No
         if model.get:
             yield get_service(partial(performer.retrieve, model), model.name, options=OPTIONS)
         if model.move:
-            yield move_service(
-                partial(performer.retrieve, model),
-                performer.destination,
-                model.name,
-                ae_title=archive.ae_title,
-                options=OPTIONS,
-                tls=tls,
-            )
+            yield move(partial(performer.retrieve, model), performer.destination, model.name)
 
 
 class _Performer:

@@ -43,6 +43,7 @@ from aiodicom.planning import plan_associations
 from aiodicom.query import MODELS, NO_OPTIONS, QueryOptions, model_of
 from aiodicom.rows import encode_row
 from aiodicom.services.query import called
+from aiodicom.services.turns import Turns
 from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
@@ -141,6 +142,7 @@ def move_service(
     options: QueryOptions = NO_OPTIONS,
     timeouts: Timeouts = SUB_ASSOCIATION_TIMEOUTS,
     tls: Credentials | None = None,
+    turns: Turns | None = None,
 ) -> Service:
     """Return the service that answers C-MOVE for an information model with the instances that a handler returns.
 
@@ -155,6 +157,8 @@ def move_service(
         options: which options of extended negotiation the handler honours.
         timeouts: of the associations to move destinations.
         tls: who we are to those nodes that want TLS, and whom we believe; by default those that the system believes.
+        turns: how many of these C-MOVEs send to one destination at a time, where several services share that; by default
+            `MOVES_PER_DESTINATION`.
 
     Raises:
         LocalProtocolError: there is no such model, or it has no C-MOVE.
@@ -163,7 +167,7 @@ def move_service(
     if not chosen.move:
         raise LocalProtocolError(f"the model {chosen.name!r} has no C-MOVE")
     find = destinations if callable(destinations) else _table(destinations)
-    move = _Move(handler, find, ae_title, timeouts, tls or Credentials())
+    move = _Move(handler, find, ae_title, timeouts, tls or Credentials(), turns or Turns())
     return Service(CMoveRQ, move, {chosen.move: SupportedSyntax()}, options=options)
 
 
@@ -202,12 +206,14 @@ class _Move:
         ae_title: str | None,
         timeouts: Timeouts,
         tls: Credentials,
+        turns: Turns,
     ) -> None:
         self._handler = handler
         self._destinations = destinations
         self._ae_title = ae_title
         self._timeouts = timeouts
         self._tls = tls
+        self._turns = turns
 
     async def __call__(self, operation: Operation) -> Conclusion:
         await operation.read_identifier()
@@ -224,7 +230,14 @@ class _Move:
             )
             raise DimseError(_DESTINATION_UNKNOWN, f"Move destination {command.move_destination} is unknown")
         items, suboperations = await _gathered(self._handler, operation)
-        return await suboperations.concluded(self._send(operation, destination, items, suboperations), grace=GRACE)
+        work = self._send_in_turn(operation, destination, items, suboperations)
+        return await suboperations.concluded(work, grace=GRACE)
+
+    async def _send_in_turn(
+        self, operation: Operation, destination: Node, items: Sequence[Item], suboperations: _Suboperations
+    ) -> None:
+        async with self._turns.turn(destination):
+            await self._send(operation, destination, items, suboperations)
 
     async def _send(
         self, operation: Operation, destination: Node, items: Sequence[Item], suboperations: _Suboperations

@@ -233,6 +233,27 @@ async def test_what_a_node_may_not_it_is_refused(tmp_path: Path) -> None:
     assert server.kept() == []
 
 
+async def test_who_is_no_node_stores_at_localhost_alone_unless_the_configuration_says_so(tmp_path: Path) -> None:
+    configuration = tmp_path / "aiodicom.toml"
+    configuration.write_text("")
+    store = ("-aet", "NEW", "127.0.0.1")
+    file = bundled("CT_small.dcm").path
+    async with serving(tmp_path, "--host", "0.0.0.0", "--config", str(configuration)) as server:
+        port = str(server.port)
+        echoed = await run_dcmtk("echoscu", *store, port)
+        refused = await run_dcmtk("storescu", *store, port, file)
+        warning = await server.program.error_with("refused store to 'NEW'@127.0.0.1:")
+        configuration.write_text('[unknown]\nmay = ["store"]\n')
+        stored = await run_dcmtk("storescu", *store, port, file)
+        configuration.write_text("[unknown]\nmay = []\n")
+        rejected = await run_dcmtk("echoscu", *store, port)
+        await server.program.error_with("no association with 'NEW'@127.0.0.1:")
+    assert "which is no node, by the rule `may` of [unknown]" in warning
+    assert (echoed.exit_code, stored.exit_code) == (0, 0), (echoed, stored)
+    assert all(each.exit_code != 0 for each in (refused, rejected)), (refused, rejected)
+    assert len(server.kept()) == 1
+
+
 async def test_getscu_and_movescu_retrieve_from_it(tmp_path: Path) -> None:
     file = bundled("CT_small.dcm")
     study = f"StudyInstanceUID={dcmread(file.path).StudyInstanceUID}"
