@@ -403,12 +403,14 @@ class Server:
         if not valid_ae_title(called):
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)
         if self.require_called_ae_title and called != self.ae_title:
-            rule = f"by the rule require_called_ae_title: {called!r} was called, and this is {self.ae_title!r}"
+            rule = f"by the rule require_called_ae_title: {called!r} was called, and this is {self.ae_title!r}. "
+            rule += "To allow any, set require_called_ae_title=False (aiodicom serve --any-called-aet)"
             raise AssociationRejected(*_CALLED_AE_TITLE_NOT_RECOGNIZED, rule=rule)
         if not valid_ae_title(calling):
             raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule=_NO_AE_TITLE)
         if self.calling_ae_titles is not None and calling not in self.calling_ae_titles:
-            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule="by the rule calling_ae_titles")
+            rule = f"by the rule calling_ae_titles: it has to name {calling!r}"
+            raise AssociationRejected(*_CALLING_AE_TITLE_NOT_RECOGNIZED, rule=rule)
 
     @contextmanager
     def admission(self, peer: Peer) -> Iterator[None]:

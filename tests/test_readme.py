@@ -103,7 +103,7 @@ async def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_the_rejection(tmp_path: Path) -> None:
     port = free_port()
-    (serve,) = (line for line in commands() if "--require-called-aet" in line)
+    serve = next(line for line in commands() if "aiodicom serve" in line)
     (command,) = (line for line in commands() if "WRONG@" in line)
     (shown,) = re.findall(r"^error: .*$", README, flags=re.MULTILINE)
     async with serving(port, tmp_path, serve) as output:
