@@ -89,7 +89,9 @@ def serving(folder: Path, workers: int, *, sync: bool) -> Iterator[tuple[int, in
 
 async def measure(folder: Path, pid: int, port: int, instances: Sequence[aiodicom.EncodedInstance]) -> Sample:
     """Send the instances, as many on each association."""
-    requests = [aiodicom.associate(LOOPBACK, port, contexts=[CT]) for _ in range(ASSOCIATIONS)]
+    requests = [
+        aiodicom.associate(LOOPBACK, port, called_ae_title="AIODICOM", contexts=[CT]) for _ in range(ASSOCIATIONS)
+    ]
     associations = await asyncio.gather(*requests)
     shares = [worker["open"] for worker in (await ask(folder))["workers"]]
 

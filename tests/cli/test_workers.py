@@ -65,7 +65,7 @@ async def stopped_by(server: Serving, signal_number: int = 0) -> int:
 
 async def test_all_of_them_serve_and_are_seen(tmp_path: Path) -> None:
     [file] = write_files(tmp_path / "sent", 1)
-    async with serving(tmp_path, "--workers", "2") as server, AsyncExitStack() as stack:
+    async with serving(tmp_path, "--workers", "2", "--bulk") as server, AsyncExitStack() as stack:
         for _ in range(CONNECTIONS):
             await stack.enter_async_context(connected(server.port))
         view = await ask(server.storage)
