@@ -172,6 +172,7 @@ class Association:
         terms: what was negotiated.
         since: when it was established.
         is_requestor: whether this end asked for it.
+        limits: how long each wait may take, how much is taken of the peer.
         in_thread: runs what blocks.
     """
 
@@ -194,7 +195,7 @@ class Association:
         self._connection = connection
         self._upper_layer = connection.upper_layer
         self._dispatch = dispatch
-        self._limits = limits
+        self.limits = limits
         self._audience = audience
         self._loop = asyncio.get_running_loop()
         self._assembler = Assembler(terms.contexts, limits.maximum_command_set)
@@ -452,15 +453,15 @@ class Association:
         try:
             for responses in self._invoker.scopes:
                 await self.leave(responses, AssociationReleased("the association was released"))
-            await self._sender.wait_until_quiet(self._limits.send)
+            await self._sender.wait_until_quiet(self.limits.send)
             if self._error is None and self._upper_layer.state is State.STA6:
                 self._upper_layer.release()
                 self._connection.flush()
-            async with asyncio.timeout(self._limits.release):
+            async with asyncio.timeout(self.limits.release):
                 await self._connection.wait_closed()
         except TimeoutError:
             self._abort("the peer did not answer our A-RELEASE-RQ")
-            raise OperationTimeout("release", self._limits.release, "the association was aborted") from None
+            raise OperationTimeout("release", self.limits.release, "the association was aborted") from None
         except asyncio.CancelledError:
             self._abort("we gave up waiting for the release")
             raise
@@ -525,7 +526,7 @@ class Association:
         data_set: DataSetSource | None = None,
     ) -> ResponseType:
         """Send a request, and return its only response."""
-        responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self._limits.response)
+        responses = await self._invoker.begin(context.context_id, make_request, data_set, idle=self.limits.response)
         try:
             response = (await responses.next()).response
         except BaseException:
@@ -552,7 +553,7 @@ class Association:
         self._raise_if_over()
         context = self._context_for(inquiry.sop_class_uid)
         encoded = encode_data_set(inquiry.identifier, context.transfer_syntax)
-        idle = self._limits.pending if idle_timeout is None else idle_timeout
+        idle = self.limits.pending if idle_timeout is None else idle_timeout
         return await self._invoker.begin(context.context_id, inquiry.make_request, encoded, idle=idle)
 
     async def ask_to_get(self, inquiry: Inquiry, idle_timeout: float | None, intake: Intake) -> Responses:
@@ -583,7 +584,7 @@ class Association:
         if self._error is not None:
             return
         try:
-            async with asyncio.timeout(self._limits.cancel):
+            async with asyncio.timeout(self.limits.cancel):
                 await self._invoker.cancel(responses, error)
         except TimeoutError:
             self._abort("the peer did not answer our C-CANCEL")
@@ -691,7 +692,9 @@ class Association:
     def _data_received(self, received: DataFragment) -> None:
         if self._incoming is not None:
             self._incoming.feed(received.data, received.is_last)
-            if received.is_last:
+            if self._incoming.is_without_end:
+                self._abort(f"the peer goes on with a data set of more than {self._incoming.limit} bytes", source=2)
+            elif received.is_last:
                 self._incoming = None
         elif self._response is not None:
             response, data = self._response
@@ -717,13 +720,15 @@ class Association:
     # Requests of the peer.
 
     def _begin(self, request: Request, context: PresentationContext, has_data_set: bool) -> None:
-        data_set = IncomingDataSet(context.transfer_syntax, self._window, is_empty=not has_data_set)
+        is_instance = isinstance(request, CStoreRQ)
+        limit = self.limits.maximum_instance if is_instance else self.limits.maximum_identifier
+        data_set = IncomingDataSet(context.transfer_syntax, self._window, is_empty=not has_data_set, limit=limit)
         if has_data_set:
             self._incoming = data_set
-        operation = Operation(request, context, self.peer, data_set, self.in_thread, self)
+        operation = Operation(request, context, self.peer, data_set, self.in_thread, self, self.limits)
         if self._audience.operation_concluded:
             operation.account = Account(partial(self._tell_begun, operation))
-        is_suboperation = self._intake is not None and not self._intake.is_over and isinstance(request, CStoreRQ)
+        is_suboperation = self._intake is not None and not self._intake.is_over and is_instance
         self._performer.begin(operation, self._intake if self._intake and is_suboperation else self._dispatch)
 
     def _performed(self) -> None:
@@ -809,17 +814,17 @@ class Association:
             return
         pace = self._connection.pace
         if pace.is_open:
-            words, limit = "the peer stopped in the middle of a message", self._limits.stall
+            words, limit = "the peer stopped in the middle of a message", self.limits.stall
             since = self._connection.last_received
             if self._is_too_slow(pace, now):
-                slow = f"the peer sent less than {self._limits.minimum_rate} bytes/s for {self._limits.rate_period:g} s"
+                slow = f"the peer sent less than {self.limits.minimum_rate} bytes/s for {self.limits.rate_period:g} s"
                 self._abort(slow, source=2)
                 return
-            due = min(due, pace.since + self._limits.rate_period)
+            due = min(due, pace.since + self.limits.rate_period)
         elif self._performer.is_busy or self._invoker.is_waiting:
             words, limit, since = "", math.inf, now  # somebody works, or waits under a deadline of its own
         else:
-            words, limit = "the peer had nothing to say", self._limits.idle or math.inf
+            words, limit = "the peer had nothing to say", self.limits.idle or math.inf
             since = max(self._connection.last_received, self._quiet_since)
         if self._connection.is_held:
             since = now  # the silence is of our making
@@ -834,9 +839,9 @@ class Association:
         if connection.is_held or connection.last_resumed > pace.since:
             pace.judge(now, connection.bytes_received)  # that was of our making
             return False
-        if now < pace.since + self._limits.rate_period:
+        if now < pace.since + self.limits.rate_period:
             return False
-        return pace.judge(now, connection.bytes_received) < self._limits.minimum_rate
+        return pace.judge(now, connection.bytes_received) < self.limits.minimum_rate
 
     def _due_after_all(self, now: float, *, is_taking: bool) -> float:
         """Return when a response is due that seems overdue, but that the peer could not send yet."""

@@ -18,19 +18,21 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiodicom.errors import InvalidInstance
-from aiodicom.part10 import (
+from aiodicom.inflating import inflate
+from aiodicom.part10 import check_data_set
+from aiodicom.scanner import (
+    AS_IT_IS,
     ITEM,
     ITEM_DELIMITATION,
     LONG_VRS,
+    PIXEL_DATA,
     SEQUENCE_DELIMITATION,
     SHORT_VRS,
     UNDEFINED,
+    Bounds,
     Buffer,
-    check_data_set,
     data_set_encoding,
-    inflate,
 )
-from aiodicom.sequences import check_sequences
 from aiodicom.uids import (
     DEFLATED,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -56,7 +58,6 @@ MAXIMUM_INFLATED: Final = 256 * 1024 * 1024
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
-PIXEL_DATA: Final = 0x7FE00010
 # Extended Offset Table, its lengths, and the total length: they describe encapsulated pixel data only (PS3.3 §C.7.6.3).
 _ENCAPSULATION: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _NATIVE_COLOURS: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL")
@@ -121,7 +122,7 @@ def encode_data_set(ds: Dataset, transfer_syntax_uid: str) -> bytes:
 
 
 def decode_data_set(
-    data: Buffer, transfer_syntax_uid: str, *, max_inflated: int = MAXIMUM_INFLATED, max_elements: int | None = None
+    data: Buffer, transfer_syntax_uid: str, *, max_inflated: int = MAXIMUM_INFLATED, bounds: Bounds | None = AS_IT_IS
 ) -> Dataset:
     """Return an encoded data set as a Dataset, whose `file_meta` names the transfer syntax (PS3.5 §7).
 
@@ -132,8 +133,7 @@ def decode_data_set(
         data: the data set, without preamble and File Meta Information.
         transfer_syntax_uid: how it is encoded.
         max_inflated: bytes to which a deflated data set may grow.
-        max_elements: how many elements and items there may be; None is no limit, and sequences of defined length are not
-            looked into.
+        bounds: how much it may hold; by default it only has to be whole. None says that it was scanned before.
 
     Raises:
         InvalidInstance: it is truncated, damaged, not in that transfer syntax, or beyond a limit.
@@ -143,13 +143,12 @@ def decode_data_set(
     from pydicom.uid import UID
 
     if transfer_syntax_uid in DEFLATED:
-        data = inflate(data, max_inflated)
-        check_data_set(data, EXPLICIT_VR_LITTLE_ENDIAN, max_elements=max_elements)
+        data, syntax = inflate(data, max_inflated), EXPLICIT_VR_LITTLE_ENDIAN
     else:
-        check_data_set(data, transfer_syntax_uid, max_elements=max_elements)
-    implicit, little = data_set_encoding(transfer_syntax_uid, data, "data set")
-    if max_elements is not None:
-        check_sequences(data, implicit=implicit, little=little, max_elements=max_elements)
+        syntax = transfer_syntax_uid
+    if bounds is not None:
+        check_data_set(data, syntax, bounds=bounds)
+    implicit, little = data_set_encoding(syntax, data, "data set")
     try:
         ds = read_dataset(BytesIO(data), implicit, little)
     except _REFUSALS as error:

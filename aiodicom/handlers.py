@@ -18,6 +18,7 @@ from aiodicom.dimse.commands import CEchoRQ, CStoreRQ, Request, UnrecognizedRQ
 from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION
 from aiodicom.operation import BlockingOperation, Conclusion, Operation
 from aiodicom.query import NO_OPTIONS, QueryOptions
+from aiodicom.sequences import sequence_tags
 from aiodicom.uids import VERIFICATION, storage_sop_classes, transfer_syntaxes
 from aiodicom.upper_layer.presentation import SupportedSyntax
 
@@ -72,6 +73,7 @@ def storage_service(
         syntaxes: UIDs of transfer syntaxes; by default every one of the Standard, for nothing needs to be decoded to keep
             an instance.
     """
+    sequence_tags()  # now, and not while the first instance is scanned
     syntax = SupportedSyntax(frozenset(transfer_syntaxes() if syntaxes is None else syntaxes))
     return Service(CStoreRQ, handler, dict.fromkeys(sop_classes or storage_sop_classes(), syntax))
 

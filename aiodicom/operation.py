@@ -23,14 +23,14 @@ from aiodicom.accounts import Account
 from aiodicom.dataset import decode_data_set
 from aiodicom.dimse.commands import CStoreRSP, Request, Response
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError
-from aiodicom.limits import DEFAULT_LIMITS
+from aiodicom.identifiers import decode_identifier
+from aiodicom.limits import DEFAULT_LIMITS, Limits
 from aiodicom.outgoing import Instance
-from aiodicom.part10 import file_meta, valid_uid
 from aiodicom.partial import PartialFile
 from aiodicom.query import NO_OPTIONS, QueryOptions
-from aiodicom.sequences import is_sequence
+from aiodicom.receiving import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, ReceivedFile
+from aiodicom.scanner import instance_bounds
 from aiodicom.terms import Peer
-from aiodicom.uids import DEFLATED
 from aiodicom.upper_layer.presentation import PresentationContext
 from aiodicom.workers import InThread, in_any_thread
 
@@ -41,17 +41,11 @@ if TYPE_CHECKING:
 FILE_BATCH: Final = 1024 * 1024
 """How much of a data set is written to a file at once, in bytes."""
 
-MAXIMUM_IDENTIFIER: Final = DEFAULT_LIMITS.maximum_identifier
-"""The longest identifier that is taken, in bytes."""
+SMALL: Final = 4 * 1024
+"""Up to how many bytes an identifier may be worked on in the event loop."""
 
-MAXIMUM_IDENTIFIER_ELEMENTS: Final = DEFAULT_LIMITS.maximum_identifier_elements
-"""How many elements and items an identifier may have, in its sequences, too."""
-
-SMALL_IDENTIFIER: Final = 16 * 1024
-"""Up to this size, in bytes, an identifier is decoded in the event loop, which takes less time than a change of threads."""
-
-# PS3.4 Table C.4-1: Unable to process.
-_UNABLE_TO_PROCESS: Final = 0xC000
+OVERRUN: Final = 1.1
+"""How many times the longest data set a peer may send of one that is too long, before its association is aborted."""
 
 
 class Inflow(Protocol):
@@ -142,14 +136,33 @@ class IncomingDataSet:
     """The data set of a message that is arriving, as encoded in `transfer_syntax`.
 
     The association puts fragments in, one consumer takes them out.
+
+    Args:
+        transfer_syntax: its UID.
+        window: counts what nobody has taken yet.
+        is_empty: whether there is no data set at all.
+        limit: how many bytes may come; None is no limit.
     """
 
-    __slots__ = ("_chunks", "_discarding", "_ended", "_error", "_waiter", "_window", "length", "transfer_syntax")
+    __slots__ = (
+        "_chunks",
+        "_discarding",
+        "_ended",
+        "_error",
+        "_waiter",
+        "_window",
+        "length",
+        "limit",
+        "transfer_syntax",
+    )
 
-    def __init__(self, transfer_syntax: str, window: ReceiveWindow, *, is_empty: bool = False) -> None:
+    def __init__(
+        self, transfer_syntax: str, window: ReceiveWindow, *, is_empty: bool = False, limit: int | None = None
+    ) -> None:
         self.transfer_syntax = transfer_syntax
         self.length = 0
         """How many bytes have come so far."""
+        self.limit = limit
         self._window = window
         self._chunks: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -167,12 +180,24 @@ class IncomingDataSet:
         """Whether it is complete, and its consumer has all of it."""
         return self._ended and not self._chunks and not self._discarding
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether more has come than is allowed: nothing of it is kept any more, and the consumer is told."""
+        return self.limit is not None and self.length > self.limit
+
+    @property
+    def is_without_end(self) -> bool:
+        """Whether so much more has come that there is no waiting for the end."""
+        return self.limit is not None and self.length > self.limit * OVERRUN
+
     # The association's side.
 
     def feed(self, data: bytes | memoryview, is_last: bool) -> None:
         """Take a fragment; it is copied, unless nobody wants it."""
         self.length += len(data)
-        if data and not self._discarding:
+        if self.is_too_long:
+            self._forget()
+        elif data and not self._discarding:
             self._chunks.append(bytes(data))
             self._window.add(len(data))
         self._ended = is_last
@@ -188,6 +213,9 @@ class IncomingDataSet:
     def discard(self) -> None:
         """Forget what has come, and what will; what was taken whole has nothing to forget."""
         self._discarding = not self.is_taken
+        self._forget()
+
+    def _forget(self) -> None:
         self._window.add(-sum(map(len, self._chunks)))
         self._chunks.clear()
 
@@ -203,12 +231,15 @@ class IncomingDataSet:
 
         Raises:
             AssociationError: the association ended before the data set did.
+            DimseError: 0xA700, Out of Resources, where it is longer than is allowed (PS3.4 §B.2.3).
             LocalProtocolError: its operation is over, and so some of it is lost.
         """
-        while not self._ended and (not self._chunks or sum(map(len, self._chunks)) < at_least):
+        while not self.is_too_long and not self._ended and (not self._chunks or sum(map(len, self._chunks)) < at_least):
             if self._window.is_full and self._chunks:
                 break
             await self._wait()
+        if self.is_too_long:
+            raise DimseError(OUT_OF_RESOURCES, f"Data set exceeds {self.limit} bytes")
         if self._discarding:
             raise LocalProtocolError(
                 "the data set was not taken while there was time: take it before its operation ends"
@@ -275,6 +306,7 @@ class Operation:
         peer: who asks.
         data_set: the data set of the request, as it arrives; empty where the request has none.
         exchange: the association, as far as an operation may use it.
+        limits: how much is taken of the peer.
         is_cancelled: whether the peer has sent a C-CANCEL for it (PS3.7 §9.3.2.3).
         is_answered: whether its handler is done, and its final response on its way.
         failure: why its data set could not be saved, if that was tried and failed.
@@ -296,6 +328,7 @@ class Operation:
         "is_answered",
         "is_cancelled",
         "last_response",
+        "limits",
         "peer",
     )
 
@@ -307,12 +340,14 @@ class Operation:
         data_set: IncomingDataSet,
         in_thread: InThread = in_any_thread,
         exchange: Exchange | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.command = command
         self.context = context
         self.peer = peer
         self.data_set = data_set
         self.exchange = exchange
+        self.limits = limits
         self.is_cancelled = False
         self.is_answered = False
         self.failure: DimseError | None = None
@@ -342,6 +377,11 @@ class Operation:
         return NO_OPTIONS if self.exchange is None else self.exchange.options_for(self.context.abstract_syntax)
 
     @property
+    def is_large(self) -> bool:
+        """Whether its data set has so much to say that nothing is to be made of it in the event loop."""
+        return self.data_set.length > SMALL
+
+    @property
     def identifier(self) -> Dataset:
         """The identifier of a C-FIND, C-GET or C-MOVE, decoded before its handler runs (PS3.4 §C.4).
 
@@ -356,14 +396,16 @@ class Operation:
         """Receive and decode the identifier; from then on `identifier` is it. Services do this before their handler runs.
 
         Raises:
-            DimseError: 0xA700 where it has more than `MAXIMUM_IDENTIFIER` bytes; 0xC000 where it cannot be decoded
-                (PS3.4 Table C.4-1).
+            DimseError: 0xA700 where it has more than `Limits.maximum_identifier` bytes; 0xC000 where it cannot be decoded,
+                or has more elements or deeper sequences than is allowed (PS3.4 Table C.4-1).
         """
-        self.encoded_identifier = data = await self.read(limit=MAXIMUM_IDENTIFIER)
+        self.encoded_identifier = data = await self.read(limit=self.limits.maximum_identifier)
         try:
-            self._identifier = await decoded(_decode_whole, data, self.transfer_syntax_uid, self._in_thread)
+            self._identifier = await decode_identifier(
+                data, self.transfer_syntax_uid, self.limits, self._in_thread, with_items=True
+            )
         except InvalidInstance as error:
-            raise DimseError(_UNABLE_TO_PROCESS, "The identifier cannot be decoded") from error
+            raise DimseError(CANNOT_UNDERSTAND, "The identifier cannot be decoded") from error
         return self._identifier
 
     @property
@@ -394,26 +436,27 @@ class Operation:
         while chunks := await self.data_set.take():
             parts += chunks
             if limit is not None and self.data_set.length > limit:
-                raise DimseError(0xA700, f"Data set exceeds {limit} bytes")
+                raise DimseError(OUT_OF_RESOURCES, f"Data set exceeds {limit} bytes")
         return b"".join(parts)
 
     async def dataset(self) -> Dataset:
-        """Return the data set as a pydicom Dataset, decoded in a worker thread; its `file_meta` is set.
+        """Return the data set as a pydicom Dataset, scanned and decoded in a worker thread; its `file_meta` is set.
 
         Raises:
-            DimseError: 0xC000, Cannot Understand, where it cannot be decoded (PS3.4 §B.2.3).
+            DimseError: 0xC000, Cannot Understand, where it cannot be decoded, or is beyond a limit (PS3.4 §B.2.3).
         """
+        decode = partial(decode_data_set, bounds=instance_bounds(self.limits))
         data = await self.read()
         try:
-            return await self._in_thread(decode_data_set, data, self.data_set.transfer_syntax)
+            return await self._in_thread(decode, data, self.data_set.transfer_syntax)
         except InvalidInstance as error:
-            raise DimseError(0xC000, "The data set cannot be decoded") from error
+            raise DimseError(CANNOT_UNDERSTAND, "The data set cannot be decoded") from error
 
     async def save(self, folder: str | os.PathLike[str], name: str | Callable[[Path], str] | None = None) -> Path:
         """Write the data set to a Part 10 file, with a File Meta Information of our own, and return its path.
 
-        It is written as it arrives, never whole in memory, under a temporary name, and renamed when it is complete: under
-        its name there is a whole file or none. An older file of that name is replaced.
+        It is scanned and written as it arrives, never whole in memory, under a temporary name, and renamed when it is
+        complete: under its name there is a whole file or none. An older file of that name is replaced.
 
         Args:
             folder: where to; made if need be.
@@ -422,70 +465,40 @@ class Operation:
 
         Raises:
             DimseError: 0x0117, Invalid Object Instance, where the SOP Instance UID is none (PS3.7 §C.5.9);
-                0xC000 where there is no data set; 0xA700, Out of Resources, where the file cannot be written.
+                0xA900 where the data set has another SOP Class or Instance UID than the command; 0xC000 where it is missing,
+                damaged or beyond a limit; 0xA700, Out of Resources, where it is too long, or the file cannot be written.
             AssociationError: the association ended before the data set did.
         """
-        uid = self.sop_instance_uid
-        if not valid_uid(uid):
-            self.failure = DimseError(0x0117, "Affected SOP Instance UID is no UID")
-            raise self.failure
-        meta = file_meta(
+        try:
+            return await self._save(folder, name)
+        except DimseError as error:
+            self.failure = error
+            raise
+        except OSError as error:
+            self.failure = DimseError(OUT_OF_RESOURCES, "The file cannot be written")
+            raise self.failure from error
+
+    async def _save(self, folder: str | os.PathLike[str], name: str | Callable[[Path], str] | None) -> Path:
+        file = ReceivedFile(
+            PartialFile(os.fspath(folder), name or f"{self.sop_instance_uid}.dcm"),
             getattr(self.command, "affected_sop_class_uid", None) or self.context.abstract_syntax,
-            uid,
+            self.sop_instance_uid,
             self.data_set.transfer_syntax,
             source_ae_title=self.peer.ae_title,
+            bounds=instance_bounds(self.limits),
         )
-        file = PartialFile(os.fspath(folder), name or f"{uid}.dcm")
         try:
             chunks = await self.data_set.take(FILE_BATCH)
             if not chunks:
-                self.failure = DimseError(_UNABLE_TO_PROCESS, "The data set is missing")
-                raise self.failure
-            chunks.insert(0, meta)
+                raise DimseError(CANNOT_UNDERSTAND, "The data set is missing")
             while not self.data_set.is_complete:
                 await self._in_thread(file.write, chunks)
                 chunks = await self.data_set.take(FILE_BATCH)
             return await self._in_thread(file.complete, chunks)
-        except OSError as error:
-            self.failure = DimseError(0xA700, "The file cannot be written")
-            raise self.failure from error
         finally:
             if file.is_there:
                 with CancelScope(shield=True):
                     await self._in_thread(file.remove)
-
-
-async def decoded(
-    decode: Callable[[bytes, str], Dataset], data: bytes, transfer_syntax_uid: str, in_thread: InThread
-) -> Dataset:
-    """Decode an identifier, in a worker thread where that may take long."""
-    if len(data) <= SMALL_IDENTIFIER and transfer_syntax_uid not in DEFLATED:
-        return decode(data, transfer_syntax_uid)
-    return await in_thread(decode, data, transfer_syntax_uid)
-
-
-def decode_identifier(data: bytes, transfer_syntax_uid: str) -> Dataset:
-    """Decode an identifier of either side, within its bounds.
-
-    Raises:
-        InvalidInstance: it cannot be decoded, or exceeds them.
-    """
-    return decode_data_set(
-        data, transfer_syntax_uid, max_inflated=MAXIMUM_IDENTIFIER, max_elements=MAXIMUM_IDENTIFIER_ELEMENTS
-    )
-
-
-def _decode_whole(data: bytes, transfer_syntax_uid: str) -> Dataset:
-    identifier = decode_identifier(data, transfer_syntax_uid)
-    try:
-        # So that they are not parsed in the event loop. Other values are left as they are: about one that its VR does not
-        # allow, as those of a query often are, pydicom's log would tell, and quote it.
-        for tag in list(identifier.keys()):
-            if is_sequence(tag):
-                identifier[tag]
-    except Exception as error:  # noqa: BLE001 - whatever pydicom meets in a value
-        raise InvalidInstance(f"a value of the identifier cannot be read: {type(error).__name__}") from None
-    return identifier
 
 
 class BlockingOperation:

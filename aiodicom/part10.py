@@ -8,67 +8,70 @@ All of it is plain, blocking code for worker threads.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from struct import Struct
-from typing import Any, BinaryIO, Final, NoReturn, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from aiodicom.errors import InvalidInstance
+from aiodicom.inflating import inflated
+from aiodicom.scanner import (
+    AS_IT_IS,
+    HEADER,
+    IN_A_MOMENT,
+    LONG_VRS,
+    SHORT_VRS,
+    Bounds,
+    Buffer,
+    Found,
+    Read,
+    Scanner,
+    Wanted,
+    wanted,
+)
+from aiodicom.scanning import Scan
 from aiodicom.uids import (
     DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
     MEDIA_STORAGE_DIRECTORY,
 )
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = [
-    "Buffer",
+    "IDENTITY",
     "InstanceFile",
-    "Walk",
     "check_data_set",
     "file_meta",
     "find_instance",
-    "inflate",
-    "inflated",
     "open_instance",
+    "picked_uid",
     "read_instance",
     "valid_uid",
+    "without_meta",
 ]
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-"""Encoded data in memory; a memoryview has format "B"."""
+SOP_CLASS_UID: Final = 0x00080016
+SOP_INSTANCE_UID: Final = 0x00080018
 
-MAXIMUM_DEPTH: Final = 64
-"""How many sequences of undefined length may be nested in one another, unless told otherwise."""
+IDENTITY: Final[Wanted] = wanted(SOP_CLASS_UID, SOP_INSTANCE_UID)
+"""What an instance says that it is, for a scanner to pick."""
 
-PREAMBLE: Final = bytes(128) + b"DICM"  # PS3.10 §7.1
-UNDEFINED: Final = 0xFFFFFFFF  # PS3.5 §7.1.1: the length of a value that ends with a delimiter
-ITEM: Final = 0xFFFEE000  # PS3.5 §7.5
-ITEM_DELIMITATION: Final = 0xFFFEE00D
-SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
+PREAMBLE_LENGTH: Final = 128
+PREAMBLE: Final = bytes(PREAMBLE_LENGTH) + b"DICM"  # PS3.10 §7.1
 
-# PS3.5 Table 7.1-1: explicit VRs with a 32-bit length after two reserved bytes; Table 7.1-2: those with a 16-bit one.
-LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-
-_HEADER: Final = 12  # the longest header of an element
 _FIRST_READ: Final = 64 * 1024  # the whole of most small files, and the header of nearly every large one
 _NEXT_READ: Final = 4 * 1024
-_INFLATED_AT_ONCE: Final = 256 * 1024
-_DEFLATED_TAIL: Final = 9  # the padding NUL (PS3.5 §A.5), and the eight bytes of a gzip trailer that some writers leave
 _META_VALUE: Final = 66  # the longest value of the File Meta Information that is read: a padded UID, with some grace
-_META_ELEMENT: Final = _HEADER + _META_VALUE
+_META_ELEMENT: Final = HEADER + _META_VALUE
 _META: Final = Struct("<HH2sH")
+_META_GROUPS: Final = (b"\2\0", b"\0\2")  # in little and big endian
 _NO_META: Final = (
     "is a DICOM data set without File Meta Information, so that its transfer syntax is unknown; "
     "write it as a PS3.10 file first"
@@ -76,8 +79,7 @@ _NO_META: Final = (
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"  # its tag, in little endian
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
-Read: TypeAlias = Callable[[int, int], Buffer]  # (offset, size): up to that many bytes, or more where they cost nothing
-Begin: TypeAlias = Callable[[], "Walk"]
+Begin: TypeAlias = Callable[[], Scanner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def valid_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth: int = MAXIMUM_DEPTH) -> InstanceFile:
+def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth: int = AS_IT_IS.depth) -> InstanceFile:
     """Read the File Meta Information of a PS3.10 file and prove that its data set is whole (PS3.10 §7.1).
 
     A file that was cut exactly between two elements of the data set cannot be told from a whole one.
@@ -134,7 +136,7 @@ def open_instance(path: str | os.PathLike[str], *, check: bool = True, max_depth
         return read_instance(file, where, check=check, max_depth=max_depth)
 
 
-def read_instance(file: BinaryIO, path: Path, *, check: bool = True, max_depth: int = MAXIMUM_DEPTH) -> InstanceFile:
+def read_instance(file: BinaryIO, path: Path, *, check: bool = True, max_depth: int = AS_IT_IS.depth) -> InstanceFile:
     """Do as `open_instance` does, with a file that is open for reading, best without a buffer."""
 
     def read(offset: int, size: int) -> bytes:
@@ -142,14 +144,15 @@ def read_instance(file: BinaryIO, path: Path, *, check: bool = True, max_depth: 
         return file.read(size)
 
     size = os.fstat(file.fileno()).st_size
-    return _examine(read, read(0, _FIRST_READ), size, path, _prove_whole if check else None, max_depth)
+    bounds = replace(AS_IT_IS, depth=max_depth)
+    return _examine(read, read(0, _FIRST_READ), size, path, _prove_whole if check else None, bounds)
 
 
 def find_instance(data: bytes, path: Path) -> InstanceFile:
     """Do as `open_instance` does, with a file that was read whole, in less time.
 
     Where Pixel Data (7FE0,0010) ends as the file does, the file is whole, and the elements before it are not walked over:
-    an image has hundreds of them.
+    an image has hundreds of them. A deflated one that grows as nothing honest does is inflated no further than that shows.
 
     Args:
         data: the content of the file.
@@ -158,11 +161,11 @@ def find_instance(data: bytes, path: Path) -> InstanceFile:
     Raises:
         InvalidInstance: likewise.
     """
-    return _examine(lambda offset, size: data[offset : offset + size], data, len(data), path, _prove_end, MAXIMUM_DEPTH)
+    return _examine(lambda offset, size: data[offset : offset + size], data, len(data), path, _prove_end, IN_A_MOMENT)
 
 
 def _examine(
-    read: Read, head: bytes, size: int, path: Path, prove: Callable[[Begin, bytes, int], None] | None, max_depth: int
+    read: Read, head: bytes, size: int, path: Path, prove: Callable[[Begin, bytes, int], None] | None, bounds: Bounds
 ) -> InstanceFile:
     name = str(path)
     values, offset = _read_meta(head, read, size, name)
@@ -171,9 +174,9 @@ def _examine(
         raise InvalidInstance(f"{name}: truncated: ends after its File Meta Information, without a data set")
     if prove is not None:
         if syntax in DEFLATED:
-            _check_deflated(_chunks(read, offset, size), name)
+            _check_deflated(_chunks(read, offset, size), name, bounds)
         else:
-            prove(partial(Walk, read, head, size, syntax, name, max_depth), head, offset)
+            prove(partial(Scanner, read, head, size, syntax, name, bounds), head, offset)
     if not (sop_class and sop_instance):
         found = _identify(bytes(read(offset, _FIRST_READ)), syntax, name)
         sop_class, sop_instance = sop_class or found[0], sop_instance or found[1]
@@ -183,39 +186,32 @@ def _examine(
     return InstanceFile(path, sop_class, sop_instance, syntax, offset, size)
 
 
-def check_data_set(
-    data: Buffer,
-    transfer_syntax_uid: str,
-    *,
-    max_depth: int = MAXIMUM_DEPTH,
-    max_elements: int | None = None,
-    name: str = "data set",
-) -> None:
-    """Prove that the elements of an encoded data set end exactly where `data` ends (PS3.5 §7).
+def check_data_set(data: Buffer, transfer_syntax_uid: str, *, bounds: Bounds = AS_IT_IS, name: str = "data set") -> int:
+    """Prove that the elements of an encoded data set end exactly where `data` ends, in bounds (PS3.5 §7).
 
-    Sequences and items of undefined length are entered, to any depth that is allowed and without recursion; those of
-    defined length, and values, are passed over as a whole. Of a deflated data set only the end of its compressed stream
-    is checked, inflating it piece by piece.
+    Sequences and items of undefined length are entered, those of defined length where the bounds say so; values are passed
+    over as a whole. A deflated data set is inflated piece by piece.
 
     Args:
         data: the data set, without preamble and File Meta Information.
         transfer_syntax_uid: how it is encoded.
-        max_depth: how many sequences of undefined length may be nested.
-        max_elements: how many elements may be met on the way; None is no limit.
+        bounds: how much it may hold; by default it only has to be whole.
         name: what to call the data in an error.
 
+    Returns:
+        How many elements and items were met; 0 where it is deflated.
+
     Raises:
-        InvalidInstance: it is truncated, has a tail, or is no data set of that transfer syntax. The message gives the
-            offset and the tag, never a value.
+        InvalidInstance: it is truncated, has a tail, is beyond a bound, or is no data set of that transfer syntax. The
+            message gives the offset and the tag, never a value.
     """
     view = memoryview(data)
     if transfer_syntax_uid in DEFLATED:
-        _check_deflated((view,), name)
-    else:
-        walk = Walk(
-            lambda offset, _: view[offset:], view, len(view), transfer_syntax_uid, name, max_depth, max_elements
-        )
-        walk.run(0)
+        _check_deflated((view,), name, bounds)
+        return 0
+    scanner = Scanner(lambda offset, _: view[offset:], data, len(view), transfer_syntax_uid, name, bounds)
+    scanner.run(0)
+    return scanner.elements
 
 
 def file_meta(
@@ -250,49 +246,6 @@ def file_meta(
     if source_ae_title is not None:
         group += _meta_element(0x16, b"AE", source_ae_title, " ")
     return PREAMBLE + b"\x02\x00\x00\x00UL\x04\x00" + len(group).to_bytes(4, "little") + group
-
-
-def inflate(data: Buffer, max_size: int, *, name: str = "data set") -> bytes:
-    """Return a deflated data set inflated (PS3.5 §A.5: a raw RFC 1951 stream), if that takes at most `max_size` bytes.
-
-    Raises:
-        InvalidInstance: the stream is damaged, truncated, or grows beyond `max_size`.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    for piece in inflated((memoryview(data),), name):
-        size += len(piece)
-        if size > max_size:
-            raise InvalidInstance(
-                f"{name}: inflates to more than {max_size} bytes; raise the limit if it can be trusted"
-            )
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def data_set_encoding(transfer_syntax_uid: str, data: Buffer, name: str) -> tuple[bool, bool]:
-    """Return (implicit VR, little endian) of a data set that begins with `data` and is not deflated (PS3.5 Annex A).
-
-    A private transfer syntax does not say: the data does.
-
-    Raises:
-        InvalidInstance: the data contradicts its transfer syntax.
-    """
-    vr = bytes(data[4:6])
-    looks_implicit = len(vr) == 2 and not (vr.isalpha() and vr.isupper())
-    if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
-        implicit, contradicted = True, vr in SHORT_VRS or vr in LONG_VRS
-    elif transfer_syntax_uid.startswith("1.2.840.10008.1.2."):
-        implicit, contradicted = False, looks_implicit
-    else:
-        implicit, contradicted = looks_implicit, False
-    if contradicted:
-        named, found = ("implicit", "explicit") if implicit else ("explicit", "implicit")
-        raise InvalidInstance(
-            f"{name}: begins in {found} VR, but its transfer syntax {transfer_syntax_uid} has {named} VR; "
-            "correct the Transfer Syntax UID"
-        )
-    return implicit, transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
 
 
 # ---- File Meta Information
@@ -365,26 +318,46 @@ def _meta_offset(head: bytes, name: str) -> int:
         return 0
     if not head:
         raise InvalidInstance(f"{name}: is empty")
-    if head[:2] in (b"\x08\x00", b"\x00\x08") and len(head) > _HEADER:
+    if head[:2] in (b"\x08\x00", b"\x00\x08") and len(head) > HEADER:
         raise InvalidInstance(f"{name}: {_NO_META}")
     raise InvalidInstance(f"{name}: is not a DICOM file: 'DICM' is not at byte 128")
 
 
 def _identify(begin: bytes, syntax: str, name: str) -> tuple[str, str]:
     """SOP class and instance UID from the data set: (0008,0016) and (0008,0018) stand among its first elements."""
-    from pydicom.filereader import read_dataset
-
     if syntax in DEFLATED:
-        begin = next(inflated((memoryview(begin),), name))
-    encoding = data_set_encoding(syntax, begin, name)
-    try:
-        ds = read_dataset(BytesIO(begin), *encoding, stop_when=lambda tag, *_: tag > 0x00080018)
-        return str(ds.get("SOPClassUID", "")), str(ds.get("SOPInstanceUID", ""))
-    except (OSError, RecursionError, ValueError):  # what pydicom meets in a damaged data set
-        return "", ""
+        begin, syntax = next(inflated((memoryview(begin),), name)), EXPLICIT_VR_LITTLE_ENDIAN
+    scanner = Scanner(lambda offset, _: begin[offset:], begin, len(begin), syntax, name, wanted=IDENTITY)
+    with suppress(InvalidInstance):  # that begins here, and does not end
+        scanner.run(0)
+    return picked_uid(scanner.found, SOP_CLASS_UID), picked_uid(scanner.found, SOP_INSTANCE_UID)
 
 
-# ---- deflated data sets
+def picked_uid(found: Found, tag: int) -> str:
+    """Return a UID that a scanner picked, without padding; empty where it met none."""
+    _, value = found.get(tag, (b"", b""))
+    return value.strip(b"\0 ").decode("latin-1")
+
+
+def without_meta(chunks: Sequence[bytes], transfer_syntax_uid: str) -> Sequence[bytes]:
+    """Return the first chunks of a data set without the elements of group 0002 that some peers send before it.
+
+    Behind our own File Meta Information they would count as a part of that.
+
+    Raises:
+        InvalidInstance: these elements are damaged, or do not end in those chunks.
+    """
+    if not chunks or transfer_syntax_uid in DEFLATED:
+        return chunks
+    begin = chunks[0] if len(chunks[0]) >= len(_META_GROUPS[0]) else b"".join(chunks)
+    if not begin.startswith(_META_GROUPS):
+        return chunks
+    data = b"".join(chunks)
+    scanner = Scanner(lambda offset, _: data[offset:], data, len(data), transfer_syntax_uid)
+    return [data[scanner.behind_group(2) :]]
+
+
+# ---- whole or not
 
 
 def _chunks(read: Read, offset: int, size: int) -> Iterator[memoryview]:
@@ -392,35 +365,11 @@ def _chunks(read: Read, offset: int, size: int) -> Iterator[memoryview]:
         yield memoryview(read(start, _FIRST_READ))
 
 
-def inflated(chunks: Iterable[memoryview], name: str) -> Iterator[bytes]:
-    """Inflate in pieces of bounded size, whatever the ratio; behind the stream only a short tail may stand."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    tail = 0
-    try:
-        for chunk in chunks:
-            if stream.eof:
-                tail += len(chunk)
-                continue
-            yield stream.decompress(chunk, _INFLATED_AT_ONCE)
-            while stream.unconsumed_tail and not stream.eof:
-                yield stream.decompress(stream.unconsumed_tail, _INFLATED_AT_ONCE)
-            tail += len(stream.unused_data)
-        while not stream.eof and (piece := stream.decompress(b"", _INFLATED_AT_ONCE)):
-            yield piece
-    except zlib.error:
-        raise InvalidInstance(f"{name}: its deflated data set is damaged; copy or export it again") from None
-    if not stream.eof:
-        raise InvalidInstance(f"{name}: truncated: its deflated data set has no end; copy or export it again")
-    if tail > _DEFLATED_TAIL:
-        raise InvalidInstance(f"{name}: {tail} bytes follow the end of its deflated data set; export it again")
-
-
-def _check_deflated(chunks: Iterable[memoryview], name: str) -> None:
-    for _ in inflated(chunks, name):
-        pass
-
-
-# ---- the walk over the headers of a data set
+def _check_deflated(chunks: Iterable[memoryview], name: str, bounds: Bounds) -> None:
+    scan = Scan(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, name, bounds)
+    for chunk in chunks:
+        scan.feed(chunk)
+    scan.finish()
 
 
 def _prove_whole(begin: Begin, _head: bytes, offset: int) -> None:
@@ -435,208 +384,3 @@ def _prove_end(begin: Begin, data: bytes, offset: int) -> None:
             begin().run(pixel_data)
             return
     begin().run(offset)
-
-
-def _headers(order: str) -> tuple[Callable[[Buffer, int], tuple[Any, ...]], ...]:
-    return tuple(Struct(order + layout).unpack_from for layout in ("HHL", "H2xL", "4x2sH", "L"))
-
-
-# How to read, by little endian or not: any tag and length; group and length of implicit VR; VR and length of explicit VR,
-# and its 32-bit length.
-_HEADERS: Final = {False: _headers(">"), True: _headers("<")}
-
-
-class Walk:
-    """A walk over the headers of an encoded data set, element by element, that ends at its end or in an error.
-
-    Where it stands: among the elements of the data set or of an item (`run`, `_over_elements`, `_enter`), or between
-    the items of the innermost open sequence (`_over_items`). Encapsulated pixel data is a sequence whose items are
-    fragments (PS3.5 §A.4).
-    """
-
-    def __init__(
-        self,
-        read: Read,
-        head: Buffer,
-        end: int,
-        syntax: str,
-        name: str,
-        max_depth: int,
-        max_elements: int | None = None,
-    ) -> None:
-        self._read = read
-        self._base, self._buffer, self._limit = 0, head, len(head) - _HEADER
-        self._end = end
-        self._syntax = syntax
-        self._name = name
-        self._max_depth = max_depth
-        self._max_elements = math.inf if max_elements is None else max_elements
-        self._elements = 0
-        self._between_items = False
-        self._open: list[tuple[int, int, bool, tuple[bool, bool]]] = []  # tag, offset, fragments?, encoding around it
-
-    def run(self, pos: int) -> None:
-        """Walk from `pos` to the end of the data."""
-        if pos == self._end:
-            return
-        self._encode_as((False, True))
-        self._header(pos)
-        at = pos - self._base
-        self._encode_as(data_set_encoding(self._syntax, self._buffer[at : at + 8], self._name))
-        while pos < self._end:
-            if self._between_items:
-                pos = self._over_items(pos)
-            else:
-                pos = self._over_implicit(pos) if self._encoding[0] else self._over_explicit(pos)
-                if pos < self._end:
-                    pos = self._enter(pos)
-        if self._open:
-            tag, offset, *_ = self._open[-1]
-            self._fail(f"truncated: the sequence or pixel data {_tag(tag)} at offset {offset} has no end", again=True)
-
-    def _encode_as(self, encoding: tuple[bool, bool]) -> None:
-        self._encoding = encoding
-        self._tag_and_length, self._group_and_length, self._vr_and_length, self._long_length = _HEADERS[encoding[1]]
-
-    def _look(self, pos: int) -> int:
-        """Have the header at `pos` in the buffer, behind its base; return the offset behind the last such header."""
-        if not self._base <= pos <= self._limit:
-            chunk = self._read(pos, _NEXT_READ)
-            if not chunk:
-                self._fail(f"truncated: ended at offset {pos} while it was read", again=True)
-            # Near the end zeros complete the header: what it then says reaches beyond the end, or is refused.
-            self._buffer = chunk if len(chunk) >= _HEADER else bytes(chunk).ljust(_HEADER, b"\0")
-            self._base, self._limit = pos, pos + len(self._buffer) - _HEADER
-        return self._limit - self._base + 1
-
-    def _over_explicit(self, pos: int) -> int:
-        """Pass over elements of defined length; return the offset of the first other one, or of the end."""
-        vr_and_length, long_length, short_vrs = self._vr_and_length, self._long_length, SHORT_VRS
-        last = 0
-        while pos < self._end:
-            behind = self._look(pos)
-            buffer, at, count = self._buffer, pos - self._base, 0
-            while at < behind:
-                vr, length = vr_and_length(buffer, at)
-                if vr in short_vrs:
-                    last = at
-                    at += 8 + length
-                elif vr in LONG_VRS and (length := long_length(buffer, at + 8)[0]) != UNDEFINED:
-                    last = at
-                    at += 12 + length
-                else:
-                    self._count(count)
-                    return self._base + at
-                count += 1
-            self._count(count)
-            pos = self._base + at
-            if pos > self._end:
-                self._truncated(self._base + last, pos)
-        return pos
-
-    def _over_implicit(self, pos: int) -> int:
-        """Pass over elements of defined length; return the offset of the first other one, or of the end."""
-        group_and_length = self._group_and_length
-        last = 0
-        while pos < self._end:
-            behind = self._look(pos)
-            buffer, at, count = self._buffer, pos - self._base, 0
-            while at < behind:
-                group, length = group_and_length(buffer, at)
-                if length == UNDEFINED or not 0 < group < 0xFFFE:
-                    self._count(count)
-                    return self._base + at
-                last = at
-                at += 8 + length
-                count += 1
-            self._count(count)
-            pos = self._base + at
-            if pos > self._end:
-                self._truncated(self._base + last, pos)
-        return pos
-
-    def _over_items(self, pos: int) -> int:
-        """Pass over items of defined length, into one of undefined length, or out of the sequence."""
-        open_tag, open_offset, fragments, encoding = self._open[-1]
-        while pos < self._end:
-            tag, length = self._header(pos)
-            self._count(1)
-            if tag == SEQUENCE_DELIMITATION:
-                self._open.pop()
-                if encoding is not self._encoding:
-                    self._encode_as(encoding)
-                self._between_items = False
-                return pos + 8
-            if tag != ITEM or (fragments and length == UNDEFINED):
-                self._fail(f"damaged: {_tag(open_tag)} at offset {open_offset} goes on with no item at offset {pos}")
-            if length == UNDEFINED:
-                self._between_items = False
-                return pos + 8
-            if pos + 8 + length > self._end:
-                self._truncated(pos, pos + 8 + length)
-            pos += 8 + length
-        return pos
-
-    def _count(self, elements: int) -> None:
-        self._elements += elements
-        if self._elements > self._max_elements:
-            self._fail(f"more than {self._max_elements} elements and items; raise the limit")
-
-    def _enter(self, pos: int) -> int:
-        """Deal with the element at `pos` that has an undefined length, no known VR, or is a delimiter."""
-        tag, _ = self._header(pos)
-        if tag == ITEM_DELIMITATION and self._open:
-            self._between_items = True
-            return pos + 8
-        at = pos - self._base
-        vr = bytes(self._buffer[at + 4 : at + 6])
-        implicit = self._encoding[0]
-        if not 0 < tag >> 16 < 0xFFFE or not (implicit or (vr.isalpha() and vr.isupper())):
-            self._fail(f"damaged: no data element begins at offset {pos}, but {_tag(tag)}")
-        if implicit or vr in (b"OB", b"OW", b"SQ", b"UN"):
-            return self._open_sequence(tag, pos, vr)
-        if vr in LONG_VRS:
-            self._fail(f"damaged: {_tag(tag)} at offset {pos} has an undefined length, which its VR does not allow")
-        # A VR of a later edition: those have a 32-bit length after two reserved bytes (PS3.5 §7.1.2).
-        _, short = self._vr_and_length(self._buffer, at)
-        (long,) = self._long_length(self._buffer, at + 8)
-        behind: int = pos + 8 + short if short else pos + 12 + long
-        if behind > self._end:
-            self._truncated(pos, behind)
-        return behind
-
-    def _open_sequence(self, tag: int, pos: int, vr: bytes) -> int:
-        if len(self._open) == self._max_depth:
-            self._fail(
-                f"more than {self._max_depth} sequences are nested at {_tag(tag)}, offset {pos}; raise the limit"
-            )
-        implicit, little = self._encoding
-        self._open.append((tag, pos, not implicit and vr in (b"OB", b"OW"), self._encoding))
-        self._between_items = True
-        behind = pos + (8 if implicit else 12)
-        if vr == b"UN" and not implicit and behind < self._end:  # PS3.5 §6.2.2: implicit VR inside, little endian
-            self._look(behind)
-            self._encode_as((True, little or self._buffer[behind - self._base] == 0xFE))
-        return behind
-
-    def _header(self, pos: int) -> tuple[int, int]:
-        """Return tag and 32-bit length of the header at `pos`."""
-        if pos + 8 > self._end:
-            self._fail(
-                f"truncated: ends at offset {self._end} within the header of an element at offset {pos}", again=True
-            )
-        self._look(pos)
-        group, element, length = self._tag_and_length(self._buffer, pos - self._base)
-        return group << 16 | element, length
-
-    def _truncated(self, pos: int, behind: int) -> NoReturn:
-        tag, _ = self._header(pos)
-        missing = behind - self._end
-        self._fail(f"truncated: {_tag(tag)} at offset {pos} reaches {missing} bytes beyond the end", again=True)
-
-    def _fail(self, what: str, *, again: bool = False) -> NoReturn:
-        raise InvalidInstance(f"{self._name}: {what}{'; copy or export it again' if again else ''}")
-
-
-def _tag(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

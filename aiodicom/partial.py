@@ -16,9 +16,15 @@ class PartialFile:
     """A file that gets its name when it is complete; its methods block, and belong in a worker thread.
 
     It works on plain strings and a bare descriptor: for a small object everything else costs more than the writing.
+
+    Args:
+        folder: where it is; made if need be.
+        name: below the folder; or a function that makes it of the complete temporary file.
+        mode: who may read and write it, further narrowed by the umask.
     """
 
-    def __init__(self, folder: str, name: str | Callable[[Path], str]) -> None:
+    def __init__(self, folder: str, name: str | Callable[[Path], str], mode: int = 0o666) -> None:
+        self._mode = mode
         self._folder = folder
         self._name = name
         self.path = os.path.join(folder, f".{uuid4().hex}.part")  # noqa: PTH118
@@ -64,10 +70,10 @@ class PartialFile:
 
     def _create(self) -> int:
         try:
-            return os.open(self.path, _CREATE, 0o666)
+            return os.open(self.path, _CREATE, self._mode)
         except FileNotFoundError:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, _CREATE, 0o666)
+            return os.open(self.path, _CREATE, self._mode)
 
     def _close(self) -> None:
         # Forgotten first: were it closed twice, the number might be another file's by then.

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from aiodicom.dataset import SPECIFIC_CHARACTER_SET, transcode
 from aiodicom.errors import InvalidInstance, LocalProtocolError
-from aiodicom.part10 import ITEM, LONG_VRS
+from aiodicom.scanner import ITEM, LONG_VRS
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, UNCOMPRESSED
 
 __all__ = [

@@ -19,7 +19,9 @@ from anyio import CancelScope
 from aiodicom.dimse.commands import Response, SuboperationsRSP
 from aiodicom.dimse.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, Category, Status
 from aiodicom.errors import DimseError, InvalidInstance, LocalProtocolError, OperationTimeout
-from aiodicom.operation import Conclusion, Operation, ReceivedResponse, Responses, decode_identifier, decoded
+from aiodicom.identifiers import decode_identifier, pick_value
+from aiodicom.limits import Limits
+from aiodicom.operation import Conclusion, Operation, ReceivedResponse, Responses
 from aiodicom.workers import InThread, Turn
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_FAILED_SOP_INSTANCE_UID_LIST: Final = 0x00080058
 
 # PS3.4 §B.2.3, Refused: what a sub-operation is answered with that nobody takes any more.
 _LEFT: Final = Conclusion(0xA700, "The retrieval was left")
@@ -38,6 +42,10 @@ class Requestor(Protocol):
     @property
     def in_thread(self) -> InThread:
         """Runs what blocks."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken of the peer."""
 
     async def leave(self, responses: Responses) -> None:
         """Cancel an operation and wait for its end, or abort."""
@@ -246,7 +254,7 @@ class Matches(_Scope["Dataset"]):
 
     async def _next(self, responses: Responses) -> Dataset:
         data, syntax = await self._next_encoded(responses), self._syntax_of(responses.context_id)
-        return await decoded(decode_identifier, data, syntax, self._association.in_thread)
+        return await decode_identifier(data, syntax, self._association.limits, self._association.in_thread)
 
     async def _step_encoded(self) -> bytes:
         return await self._next_encoded(await self._begun())
@@ -316,18 +324,18 @@ class _Retrieving(_Scope[T]):
         if response.status.category is Category.PENDING:
             return False
         if received.data_set:
-            self.failed_uids = _failed_uids(received.data_set, self._syntax_of(responses.context_id))
+            syntax = self._syntax_of(responses.context_id)
+            self.failed_uids = _failed_uids(received.data_set, syntax, self._association.limits)
         return True
 
 
-def _failed_uids(data: bytes, syntax: str) -> tuple[str, ...]:
+def _failed_uids(data: bytes, syntax: str, limits: Limits) -> tuple[str, ...]:
     try:
-        found = decode_identifier(data, syntax).get_item("FailedSOPInstanceUIDList")
+        value = pick_value(data, syntax, _FAILED_SOP_INSTANCE_UID_LIST, limits)
     except InvalidInstance:
         return ()  # the counters tell how many there are, and the final status stands
-    # In bytes: a list that is too long for UI in explicit VR comes as UN (PS3.5 §6.2.2).
-    value = found.value if found is not None else None
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else ""
+    # A list that is too long for UI in explicit VR comes as UN (PS3.5 §6.2.2).
+    text = value.decode("ascii", "replace")
     return tuple(uid for each in text.split("\\") if (uid := each.strip("\0 ")))
 
 

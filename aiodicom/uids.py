@@ -5,11 +5,12 @@ The constants cost no import; the functions read pydicom's table when they are f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # Transfer syntaxes: PS3.5 §10 and Annex A.
 IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
@@ -63,16 +64,23 @@ MODALITY_WORKLIST_FIND: Final = "1.2.840.10008.5.1.4.31"
 
 @cache
 def _dictionary() -> Mapping[str, tuple[str, ...]]:
-    """Return pydicom's table of PS3.6 Annex A, without pydicom: to import that takes 60 MB, which a server can do without."""
+    return load_table("_uid_dict", "UID_dictionary")
+
+
+def load_table(module_name: str, name: str) -> Mapping[Any, tuple[str, ...]]:
+    """Return a table of PS3.6 that pydicom has, without pydicom: that takes 60 MB, which a server can do without."""
+    if loaded := sys.modules.get(f"pydicom.{module_name}"):
+        there: Mapping[Any, tuple[str, ...]] = getattr(loaded, name)
+        return there
     package = find_spec("pydicom")
     assert package is not None
     assert package.submodule_search_locations is not None
-    spec = spec_from_file_location("_uid_dict", Path(package.submodule_search_locations[0]) / "_uid_dict.py")
+    spec = spec_from_file_location(module_name, Path(package.submodule_search_locations[0]) / f"{module_name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    table: Mapping[str, tuple[str, ...]] = module.UID_dictionary
+    table: Mapping[Any, tuple[str, ...]] = getattr(module, name)
     return table
 
 

@@ -28,6 +28,7 @@ from aiodicom import uids
 from aiodicom.dataset import decode_data_set, encode_data_set, transcode
 from aiodicom.errors import InvalidInstance
 from aiodicom.part10 import check_data_set, file_meta, open_instance
+from aiodicom.scanner import Bounds
 from aiodicom.uids import UNCOMPRESSED
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -561,9 +562,11 @@ def test_elements_are_limited_where_asked() -> None:
     data = b"".join(implicit(0x00090010 + number, b"") for number in range(1001))
     assert len(decode_data_set(data, IMPLICIT)) == 1001
     with pytest.raises(InvalidInstance, match="more than 1000 elements"):
-        decode_data_set(data, IMPLICIT, max_elements=1000)
+        decode_data_set(data, IMPLICIT, bounds=Bounds(elements=1000))
     with pytest.raises(InvalidInstance, match="more than 1000 elements"):
-        decode_data_set(transcode(transcode(data, IMPLICIT, LITTLE), LITTLE, DEFLATED), DEFLATED, max_elements=1000)
+        decode_data_set(
+            transcode(transcode(data, IMPLICIT, LITTLE), LITTLE, DEFLATED), DEFLATED, bounds=Bounds(elements=1000)
+        )
 
 
 def test_a_private_transfer_syntax_is_decoded_and_encoded_as_it_came() -> None:

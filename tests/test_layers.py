@@ -17,7 +17,7 @@ PACKAGE: Final = "aiodicom"
 FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"errors", "version", "uids", "limits"}),
     frozenset({"upper_layer"}),
-    frozenset({"dimse", "part10", "sequences", "dataset", "partial", "rows"}),
+    frozenset({"dimse", "sequences", "inflating", "scanner", "scanning", "part10", "dataset", "partial", "rows"}),
     frozenset(
         {
             "transport",
@@ -29,6 +29,8 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "workers",
             "nodes",
             "operation",
+            "identifiers",
+            "receiving",
             "outgoing",
             "sending",
             "planning",

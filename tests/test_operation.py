@@ -376,7 +376,9 @@ async def test_a_file_that_a_thread_is_making_is_removed_too(tmp_path: Path, mon
         await operation.save(tmp_path)
 
     async with serving(handler, observers=(recorder,)) as server, raw_association(server) as peer:
-        peer.send(store_pdu(), *(fragment_pdu(bytes(65536), is_last=False) for _ in range(32)))
+        begun = data_set(1, 32 * 65536)
+        parts = (begun[start : start + 65536] for start in range(0, 32 * 65536, 65536))
+        peer.send(store_pdu(), *(fragment_pdu(part, is_last=False) for part in parts))
         await asyncio.to_thread(opening.wait)
         (operation,) = server.associations[0]._performer._running
         peer.reset()

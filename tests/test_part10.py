@@ -25,7 +25,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from aiodicom.errors import InvalidInstance
-from aiodicom.part10 import check_data_set, file_meta, find_instance, inflate, open_instance, valid_uid
+from aiodicom.inflating import inflate
+from aiodicom.part10 import check_data_set, file_meta, find_instance, open_instance, valid_uid
+from aiodicom.scanner import Bounds
 from aiodicom.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -427,17 +429,17 @@ def test_sequences_nest_as_deep_as_allowed() -> None:
     check_data_set(nested(64), EXPLICIT_VR_LITTLE_ENDIAN)
     with pytest.raises(InvalidInstance, match="more than 64 sequences are nested"):
         check_data_set(nested(65), EXPLICIT_VR_LITTLE_ENDIAN)
-    check_data_set(nested(20_000), EXPLICIT_VR_LITTLE_ENDIAN, max_depth=20_000)
+    check_data_set(nested(20_000), EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds(depth=20_000))
 
 
 def test_elements_are_limited_where_asked() -> None:
     empty = element(0x00100010, "PN", b"")
-    check_data_set(empty * 1000, EXPLICIT_VR_LITTLE_ENDIAN, max_elements=1000)
+    check_data_set(empty * 1000, EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds(elements=1000))
     with pytest.raises(InvalidInstance, match="more than 1000 elements"):
-        check_data_set(empty * 1001, EXPLICIT_VR_LITTLE_ENDIAN, max_elements=1000)
+        check_data_set(empty * 1001, EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds(elements=1000))
     items = element(0x00081140, "SQ", implicit(0xFFFEE000, b"") * 2000 + SEQUENCE_END, length=UNDEFINED)
     with pytest.raises(InvalidInstance, match="more than 1000 elements and items"):
-        check_data_set(items, EXPLICIT_VR_LITTLE_ENDIAN, max_elements=1000)
+        check_data_set(items, EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds(elements=1000))
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN])
@@ -524,7 +526,7 @@ def test_a_deflated_data_set_must_reach_its_end(tmp_path: Path) -> None:
 
 
 def test_the_tail_of_a_deflated_data_set_is_counted_across_reads(tmp_path: Path) -> None:
-    data_set = deflated(random.Random(0).randbytes(150_000)) + bytes(70_000)
+    data_set = deflated(element(0x7FE00010, "OB", random.Random(0).randbytes(150_000))) + bytes(70_000)
     with pytest.raises(InvalidInstance, match="70000 bytes follow the end"):
         open_instance(written(tmp_path / "x.dcm", data_set, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
 
@@ -539,10 +541,11 @@ def test_a_deflated_file_that_was_read_whole_is_found_as_one_that_is_opened(tmp_
 
 def test_a_deflate_bomb_takes_no_memory(tmp_path: Path) -> None:
     stream = zlib.compressobj(wbits=-15)
-    bomb = b"".join(stream.compress(bytes(1_000_000)) for _ in range(200)) + stream.flush()
+    bomb = stream.compress(element(0x7FE00010, "OB", b"", length=200_000_000))
+    bomb += b"".join(stream.compress(bytes(1_000_000)) for _ in range(200)) + stream.flush()
     path = written(tmp_path / "bomb.dcm", bomb, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
     tracemalloc.start()
-    open_instance(path)
+    assert find_instance(path.read_bytes(), path) == open_instance(path)
     with pytest.raises(InvalidInstance, match="inflates to more than 1000000 bytes"):
         inflate(bomb, 1_000_000)
     peak = tracemalloc.get_traced_memory()[1]

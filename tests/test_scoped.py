@@ -31,7 +31,6 @@ from aiodicom.dimse.commands import (
 )
 from aiodicom.dimse.status import PENDING, Status
 from aiodicom.limits import DEFAULT_LIMITS
-from aiodicom.operation import MAXIMUM_IDENTIFIER
 from aiodicom.rows import encode_row
 from aiodicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND
 from tests.inquiries import (
@@ -229,7 +228,7 @@ async def test_a_deflated_match_is_inflated_elsewhere_and_within_bounds(monkeypa
         return decode_data_set(data, *args, **options)
 
     async def handler(_operation: Operation) -> AsyncIterator[bytes]:
-        for size in (10, MAXIMUM_IDENTIFIER):
+        for size in (10, DEFAULT_LIMITS.maximum_identifier):
             yield encode_row({"TextValue": "x" * size}, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
 
     deflated = (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar, cast
 from anyio import CancelScope
 
 from aiodicom.accounts import Subject
-from aiodicom.archive.header import MAXIMUM_ELEMENTS
 from aiodicom.archive.index import DamagedIndex, Index, Readers, SameFiles, explained, open_index
 from aiodicom.archive.locking import FolderLock, locked, own_folder
 from aiodicom.archive.query import compile_query, compile_retrieval
 from aiodicom.archive.rebuilding import DAMAGED, INDEX, Rebuilt, make_index
 from aiodicom.archive.recovering import note_damage, recover, was_left_open, why_to_build
-from aiodicom.archive.room import MINIMUM_FREE, MINIMUM_FREE_SHARE, OUT_OF_RESOURCES, Room, count_bytes
+from aiodicom.archive.room import MINIMUM_FREE, MINIMUM_FREE_SHARE, Room, count_bytes
 from aiodicom.archive.services import services_of
 from aiodicom.archive.shelf import INCOMING, Shelf, make_folder
 from aiodicom.archive.store import Incoming, Keeping
@@ -31,11 +30,14 @@ from aiodicom.archive.worklist import Imported, add_steps, read_folder, remove_s
 from aiodicom.archive.writer import GroupCommit, Writing
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
 from aiodicom.handlers import Service
+from aiodicom.limits import DEFAULT_LIMITS, Limits
 from aiodicom.operation import FILE_BATCH, IncomingDataSet, Operation
 from aiodicom.outgoing import EncodedInstance, Instance, encode_instance
-from aiodicom.part10 import InstanceFile, open_instance
+from aiodicom.part10 import PREAMBLE_LENGTH, InstanceFile, open_instance
 from aiodicom.query import NO_OPTIONS, QueryOptions, model_of
+from aiodicom.receiving import OUT_OF_RESOURCES
 from aiodicom.rights import Nodes, Rights, UnknownMay
+from aiodicom.scanner import instance_bounds
 from aiodicom.services.turns import MOVES_PER_DESTINATION, Turns
 from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -79,11 +81,11 @@ class Archive:
             is right about its patient, study and series.
         sync: whether to wait until what is kept is on the disk. Without it the last instances may be lost with the power,
             though not with the process.
-        max_elements: how many elements and items an instance may have.
         minimum_free: how many bytes of its disk stay free: where there are no more, an instance is refused (0xA700) before
             it is received.
         minimum_free_share: the same as a share of the disk, in per cent; the larger one holds.
         maximum_archive: how many bytes its files may have: what exceeds that is refused (0xA700); None is no limit.
+        limits: how much an instance may hold that is to be kept, and what asks for some.
         worker_threads: how many threads write files.
         shared: use it beside a process that has it open and shares it, and others; all of them are to say the same of
             `on_duplicate`.
@@ -98,10 +100,10 @@ class Archive:
         ae_title: str = "AIODICOM",
         on_duplicate: Literal["keep", "replace"] = "keep",
         sync: bool = True,
-        max_elements: int = MAXIMUM_ELEMENTS,
         minimum_free: int = MINIMUM_FREE,
         minimum_free_share: float = MINIMUM_FREE_SHARE,
         maximum_archive: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         worker_threads: int = 8,
         shared: bool = False,
         tls: Credentials | None = None,
@@ -115,8 +117,8 @@ class Archive:
         self.ae_title = ae_title
         self.on_duplicate = on_duplicate
         self.sync = sync
-        self.max_elements = max_elements
         self.maximum_archive = maximum_archive
+        self.limits = limits
         self.shared = shared
         self.tls = tls
         self._shelf = Shelf(self.folder, sync=sync)
@@ -408,8 +410,8 @@ class Archive:
             self._shelf,
             replace=self.on_duplicate == "replace",
             sync=self.sync,
-            max_elements=self.max_elements,
             maximum_archive=self.maximum_archive,
+            bounds=instance_bounds(self.limits),
         )
 
     async def _keep(self, job: Keeping) -> None:
@@ -499,7 +501,13 @@ class Archive:
             DimseError: 0xA900 or 0xC000 where the identifier is not allowed in that model.
             ArchiveError: while it is iterated over: the archive is closed, or its index cannot be read.
         """
-        query = compile_query(identifier, model_of(model), options=options, retrieve_ae_title=self.ae_title)
+        query = compile_query(
+            identifier,
+            model_of(model),
+            options=options,
+            retrieve_ae_title=self.ae_title,
+            maximum_values=self.limits.maximum_uids,
+        )
         return self.rows(partial(query.run, transfer_syntax_uid=transfer_syntax_uid))
 
     async def instances(
@@ -519,7 +527,8 @@ class Archive:
             DimseError: 0xA700 where too many queries are under way.
             ArchiveError: the archive is closed, or its index cannot be read.
         """
-        retrieval = compile_retrieval(identifier, model_of(model), options=options)
+        compiled = partial(compile_retrieval, options=options, maximum_values=self.limits.maximum_uids)
+        retrieval = await in_any_thread(compiled, identifier, model_of(model))
         async with aclosing(self.rows(retrieval.run)) as rows:
             return [InstanceFile(self.folder / row[0], *row[1:]) async for row in rows]
 
@@ -627,6 +636,8 @@ def _unwritable() -> DimseError:
 
 def _copy(file: InstanceFile, job: Keeping) -> None:
     with open(file.path, "rb", buffering=0) as stream:  # noqa: PTH123 - Path.open takes as long again
+        if any(stream.read(PREAMBLE_LENGTH)) and file.data_set_offset > PREAMBLE_LENGTH:
+            _log.warning("%s has something in its preamble (PS3.10 §7.1), which is not kept", file.path)
         stream.seek(file.data_set_offset)
         if file.size - file.data_set_offset <= FILE_BATCH:
             job.take([stream.read(FILE_BATCH)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,9 +23,10 @@ from aiodicom.archive.conditions import COMPOUND, Column, Conditions, matching_i
 from aiodicom.archive.schema import PARENTS, REQUEST_ATTRIBUTES, TABLES, folded
 from aiodicom.dataset import SPECIFIC_CHARACTER_SET
 from aiodicom.errors import DimseError, InvalidInstance
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.query import NO_OPTIONS, Level, Model, QueryOptions, unique_key
 from aiodicom.rows import character_set, encode_row
-from aiodicom.services.matchers import values_of
+from aiodicom.services.matchers import check_length, values_of
 from aiodicom.services.matching import (
     IN_NO_ZONE,
     QUERY_RETRIEVE_LEVEL,
@@ -47,6 +48,7 @@ __all__ = [
     "Query",
     "Retrieval",
     "character_set_of",
+    "check_values",
     "checked_text",
     "compile_query",
     "compile_retrieval",
@@ -61,9 +63,6 @@ INDEXES: Final = (
     "CREATE INDEX series_by_modality ON series (Modality, study)",
 )
 """The indexes, beside those that keep keys unique and lead to parents, without which the usual queries read whole tables."""
-
-MAXIMUM_VALUES: Final = 10_000
-"""How many values a key may have, such as a list of UIDs."""
 
 MAXIMUM_LENGTH: Final = 10_240
 """How many characters a key may have that has one value: as many as the longest of those with a limit (PS3.5 §6.2)."""
@@ -121,7 +120,12 @@ _log: Final = logging.getLogger("aiodicom.archive")
 
 
 def compile_query(
-    identifier: Dataset, model: Model, *, options: QueryOptions = NO_OPTIONS, retrieve_ae_title: str = ""
+    identifier: Dataset,
+    model: Model,
+    *,
+    options: QueryOptions = NO_OPTIONS,
+    retrieve_ae_title: str = "",
+    maximum_values: int = DEFAULT_LIMITS.maximum_uids,
 ) -> Query:
     """Compile the identifier of a C-FIND (PS3.4 §C.4.1.1.3.1, §C.4.1.3).
 
@@ -131,11 +135,13 @@ def compile_query(
         options: what was negotiated. Without relational queries, the unique key of each level above that of the query
             has to have a single value.
         retrieve_ae_title: Retrieve AE Title (0008,0054) of the answers.
+        maximum_values: how many values a key may have, such as a list of UIDs.
 
     Raises:
         DimseError: 0xA900 where the level or a unique key is missing or is not one of the model; 0xC000 where a key cannot
             be decoded or has too many or too long values. A key that the index does not have is no error.
     """
+    check_values(identifier, maximum_values)
     level = _level_of(identifier, model)
     if not options.relational:
         for above in model.levels[: model.levels.index(level)]:
@@ -220,7 +226,13 @@ class Query:
         return encode_answer({**row, **self.constants}, self.character_set, transfer_syntax_uid)
 
 
-def compile_retrieval(identifier: Dataset, model: Model, *, options: QueryOptions = NO_OPTIONS) -> Retrieval:
+def compile_retrieval(
+    identifier: Dataset,
+    model: Model,
+    *,
+    options: QueryOptions = NO_OPTIONS,
+    maximum_values: int = DEFAULT_LIMITS.maximum_uids,
+) -> Retrieval:
     """Compile the identifier of a C-MOVE or C-GET (PS3.4 §C.4.2.1.4.1, §C.4.3.1.3.1, §Y.4, §Z.4).
 
     It has unique keys alone: at the level of the retrieval one value or a list of UIDs, above it a single value each, which
@@ -230,11 +242,13 @@ def compile_retrieval(identifier: Dataset, model: Model, *, options: QueryOption
         identifier: of the request.
         model: the information model, one with levels.
         options: what was negotiated.
+        maximum_values: how many values a key may have.
 
     Raises:
         DimseError: 0xA900 where the level or a unique key is missing or is not one of the model, or there is a value in any
             other key; 0xC000 where a key cannot be decoded or has too many values.
     """
+    check_values(identifier, maximum_values)
     level = _level_of(identifier, model)
     above = model.levels[: model.levels.index(level)]
     allowed = {unique_key(each): each for each in _to(level)}
@@ -330,12 +344,35 @@ def checked_text(identifier: Dataset, tag: int) -> str:
         text = text_of(identifier, tag)
     except InvalidInstance as error:
         raise DimseError(_UNABLE_TO_PROCESS, str(error)) from None
-    values = values_of(vr_of(tag), text)
-    if len(values) > MAXIMUM_VALUES:
-        raise DimseError(_UNABLE_TO_PROCESS, f"more than {MAXIMUM_VALUES} values in {keyword_for_tag(tag)}")
+    vr = vr_of(tag)
+    values = values_of(vr, text)
     if max(map(len, values)) > MAXIMUM_LENGTH:
         raise DimseError(_UNABLE_TO_PROCESS, f"more than {MAXIMUM_LENGTH} characters in {keyword_for_tag(tag)}")
+    try:
+        check_length(vr, values)
+    except InvalidInstance as error:
+        raise DimseError(_UNABLE_TO_PROCESS, str(error)) from None
     return text
+
+
+def check_values(identifier: Dataset, at_most: int) -> None:
+    """See that no key has more values than that.
+
+    Raises:
+        DimseError: 0xC000: one has.
+    """
+    for tag in keys_of(identifier):
+        if vr_of(tag) == "SQ":
+            for item in items_of(identifier, tag):
+                check_values(item, at_most)
+        elif _multiplicity(identifier.get_item(tag).value) > at_most:
+            raise DimseError(_UNABLE_TO_PROCESS, f"more than {at_most} values in {keyword_for_tag(tag)}")
+
+
+def _multiplicity(value: object) -> int:
+    if isinstance(value, bytes):  # as it came
+        return value.count(b"\\") + 1
+    return len(value) if isinstance(value, Sized) and not isinstance(value, str) else 1
 
 
 def _item_keys(identifier: Dataset, tag: int) -> _Items:

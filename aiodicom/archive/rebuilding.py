@@ -24,6 +24,7 @@ from aiodicom.archive.store import entry_of
 from aiodicom.archive.worklist import copy_worklist, create_worklist
 from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.part10 import read_instance
+from aiodicom.scanner import IN_A_MOMENT
 
 __all__ = ["DAMAGED", "INDEX", "Rebuilt", "has_instances", "make_index", "paths_below", "read_entry", "rebuild"]
 
@@ -148,7 +149,7 @@ def read_entry(folder: Path, path: str) -> Entry:
     with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open takes as long again
         instance = read_instance(file, name, check=False)
         offset, syntax = instance.data_set_offset, instance.transfer_syntax_uid
-        header = read_header_of_file(file, offset, syntax, name=str(name))
+        header = read_header_of_file(file, offset, syntax, bounds=IN_A_MOMENT, name=str(name))
     return entry_of(
         header, instance.sop_class_uid, instance.sop_instance_uid, StoredFile(path, syntax, offset, instance.size)
     )

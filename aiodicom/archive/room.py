@@ -11,10 +11,10 @@ from time import monotonic
 from typing import Final
 
 from aiodicom.errors import DimseError, LocalProtocolError
+from aiodicom.receiving import OUT_OF_RESOURCES
 
-__all__ = ["MINIMUM_FREE", "MINIMUM_FREE_SHARE", "OUT_OF_RESOURCES", "Room", "bytes_kept", "count_bytes"]
+__all__ = ["MINIMUM_FREE", "MINIMUM_FREE_SHARE", "Room", "bytes_kept", "count_bytes"]
 
-OUT_OF_RESOURCES: Final = 0xA700
 """The status of what is refused for want of room (PS3.4 §B.2.3)."""
 
 MINIMUM_FREE: Final = 1024**3

@@ -22,6 +22,7 @@ from aiodicom.services.query import find_service
 from aiodicom.services.retrieve import get_service, move_service
 from aiodicom.services.turns import Turns
 from aiodicom.tls import Credentials
+from aiodicom.workers import in_any_thread
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -83,15 +84,18 @@ class _Performer:
         self._rights = rights
 
     def find(self, model: Model, operation: Operation) -> AsyncGenerator[Conclusion, None]:
-        query = compile_query(
-            operation.identifier, model, options=operation.options, retrieve_ae_title=self._archive.ae_title
-        )
-        return self._answers(query, operation)
+        compiled = partial(compile_query, model=model, retrieve_ae_title=self._archive.ae_title)
+        return self._answers(compiled, operation)
 
     def find_steps(self, operation: Operation) -> AsyncGenerator[Conclusion, None]:
-        return self._answers(compile_worklist_query(operation.identifier, options=operation.options), operation)
+        return self._answers(compile_worklist_query, operation)
 
-    async def _answers(self, query: Query | WorklistQuery, operation: Operation) -> AsyncGenerator[Conclusion, None]:
+    async def _answers(
+        self, compiled: Callable[..., Query | WorklistQuery], operation: Operation
+    ) -> AsyncGenerator[Conclusion, None]:
+        compiled = partial(compiled, options=operation.options, maximum_values=operation.limits.maximum_uids)
+        identifier = operation.identifier
+        query = await in_any_thread(compiled, identifier) if operation.is_large else compiled(identifier)
         run = partial(query.run, transfer_syntax_uid=operation.transfer_syntax_uid)
         async with aclosing(self._archive.rows(run)) as rows:
             async for row in rows:

@@ -13,19 +13,18 @@ from aiodicom.accounts import Effect, Subject
 from aiodicom.archive.attributes import ATTRIBUTES
 from aiodicom.archive.header import Header, read_header, read_header_of_file
 from aiodicom.archive.index import Entry, Index, StoredFile
-from aiodicom.archive.room import OUT_OF_RESOURCES, bytes_kept
+from aiodicom.archive.room import bytes_kept
 from aiodicom.archive.sameness import Encoded, same_instance
 from aiodicom.archive.shelf import Shelf, path_of
 from aiodicom.archive.writer import Job
 from aiodicom.dimse.status import DUPLICATE_SOP_INSTANCE, INVALID_SOP_INSTANCE
 from aiodicom.errors import DimseError, InvalidInstance
-from aiodicom.part10 import file_meta, valid_uid
+from aiodicom.part10 import file_meta, valid_uid, without_meta
 from aiodicom.partial import PartialFile
+from aiodicom.receiving import CANNOT_UNDERSTAND, DOES_NOT_MATCH, OUT_OF_RESOURCES
+from aiodicom.scanner import Bounds
 
 __all__ = ["Incoming", "Keeping", "entry_of"]
-
-DOES_NOT_MATCH: Final = 0xA900
-CANNOT_UNDERSTAND: Final = 0xC000
 
 _log: Final = logging.getLogger("aiodicom.archive")
 _SOP_CLASS_UID: Final = ATTRIBUTES["SOPClassUID"]
@@ -79,8 +78,8 @@ class Keeping(Job):
         shelf: where its file goes.
         replace: whether it takes the place of another instance with its SOP Instance UID.
         sync: whether its file is to be on the disk before the job is submitted.
-        max_elements: how many elements and items its data set may have.
         maximum_archive: how many bytes the files of the archive may have, if there is a limit.
+        bounds: how much its data set may hold.
 
     Raises:
         DimseError: 0x0117 or 0xA900 where its UIDs are none.
@@ -93,7 +92,7 @@ class Keeping(Job):
         *,
         replace: bool,
         sync: bool,
-        max_elements: int,
+        bounds: Bounds,
         maximum_archive: int | None = None,
     ) -> None:
         super().__init__()
@@ -105,10 +104,10 @@ class Keeping(Job):
         self._shelf = shelf
         self._replace = replace
         self._sync = sync
-        self._max_elements = max_elements
         self._maximum_archive = maximum_archive
+        self._bounds = bounds
         self._meta = file_meta(*incoming[:3], source_ae_title=incoming.source_ae_title)
-        self._file = PartialFile(shelf.incoming, "")
+        self._file = PartialFile(shelf.incoming, "", 0o600)
         self._entry: Entry | None = None
         self._placed: str | None = None
         self._replaced: str | None = None
@@ -141,9 +140,9 @@ class Keeping(Job):
         Raises:
             DimseError: 0xA900, 0xC000, or 0xA700 where it cannot be written; nothing is left of it.
         """
-        data = b"".join(chunks)
         try:
-            header = read_header(data, self._incoming.transfer_syntax_uid, max_elements=self._max_elements)
+            data = b"".join(without_meta(chunks, self._incoming.transfer_syntax_uid))
+            header = read_header(data, self._incoming.transfer_syntax_uid, bounds=self._bounds)
         except InvalidInstance as error:
             raise self._refused(error) from error
         self._enter(header, len(self._meta) + len(data))
@@ -157,10 +156,14 @@ class Keeping(Job):
         """Write a part of a data set.
 
         Raises:
-            DimseError: 0xA700.
+            DimseError: 0xC000, or 0xA700.
         """
         try:
-            self._file.write(chunks if self._file.is_there else [self._meta, *chunks])
+            if not self._file.is_there:
+                chunks = [self._meta, *without_meta(chunks, self._incoming.transfer_syntax_uid)]
+            self._file.write(chunks)
+        except InvalidInstance as error:
+            raise self._refused(error) from error
         except OSError as error:
             raise _unwritable(error) from error
 
@@ -173,7 +176,7 @@ class Keeping(Job):
         offset, syntax = len(self._meta), self._incoming.transfer_syntax_uid
         try:
             with open(self._file.path, "rb", buffering=0) as file:  # noqa: PTH123 - a plain string
-                header = read_header_of_file(file, offset, syntax, max_elements=self._max_elements)
+                header = read_header_of_file(file, offset, syntax, bounds=self._bounds)
                 size = file.seek(0, os.SEEK_END)
             self._enter(header, size)
             self._file.finish([], sync=self._sync)

@@ -21,10 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
 
 from aiodicom.archive.conditions import Column, Conditions
-from aiodicom.archive.query import character_set_of, checked_text, encode_answer
+from aiodicom.archive.query import character_set_of, check_values, checked_text, encode_answer
 from aiodicom.archive.schema import folded
 from aiodicom.dataset import decode_data_set, encode_data_set
 from aiodicom.errors import DimseError, InvalidInstance
+from aiodicom.limits import DEFAULT_LIMITS
 from aiodicom.query import NO_OPTIONS, QueryOptions
 from aiodicom.services.matching import Keys, fold_name, items_of, keys_of, text_of, vr_of
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -198,16 +199,20 @@ def copy_worklist(source: str | os.PathLike[str], connection: sqlite3.Connection
         connection.execute("DETACH DATABASE source")
 
 
-def compile_worklist_query(identifier: Dataset, *, options: QueryOptions = NO_OPTIONS) -> WorklistQuery:
+def compile_worklist_query(
+    identifier: Dataset, *, options: QueryOptions = NO_OPTIONS, maximum_values: int = DEFAULT_LIMITS.maximum_uids
+) -> WorklistQuery:
     """Compile the identifier of a C-FIND of the Modality Worklist (PS3.4 §K.4.1).
 
     Args:
         identifier: of the request.
         options: what was negotiated.
+        maximum_values: how many values a key may have.
 
     Raises:
         DimseError: 0xC000 where a key cannot be decoded, or has too many or too long values.
     """
+    check_values(identifier, maximum_values)
     conditions = Conditions(fuzzy_names=options.fuzzy_names)
     steps = items_of(identifier, STEPS)
     asked = {keyword: (identifier, _TAGS[keyword]) for keyword in _OF_ITEM}

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiodicom.association import Association
 from aiodicom.errors import AssociationAborted, AssociationReleased, LocalProtocolError
+from aiodicom.limits import Limits
 from aiodicom.operation import Responses
 from aiodicom.remote.pool import Lease, Pool
 from aiodicom.scoped import Intake
@@ -45,6 +46,11 @@ class Loan:
     def in_thread(self) -> InThread:
         """Runs what blocks."""
         return self.association.in_thread
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken of the peer."""
+        return self.association.limits
 
     def syntax_of(self, context_id: int) -> str:
         """Return the transfer syntax of an accepted presentation context."""

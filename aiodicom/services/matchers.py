@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from aiodicom.errors import InvalidInstance
 from aiodicom.rows import SINGLE_VALUED
@@ -36,6 +36,7 @@ __all__ = [
     "OneOf",
     "Range",
     "Wildcards",
+    "check_length",
     "combined",
     "fold_name",
     "in_zone",
@@ -47,6 +48,8 @@ __all__ = [
 _WILDCARD_VRS: Final = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _NUMBER_VRS: Final = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
 _LONGEST_VALUE: Final = 10_240  # of a key that may have wildcards: as long as a text (LT) may be
+_LONGEST_LIST: Final = 65_536  # of all values that take more than a look into a set
+_NORMALIZED_AT_ONCE: Final = 256
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -181,12 +184,10 @@ def matcher(vr: str, key: str, *, fuzzy_names: bool = False) -> Matcher | None:
         None for universal matching.
 
     Raises:
-        InvalidInstance: one of several values, or the only one, has more than 10,240 characters, where there may be
-            wildcards.
+        InvalidInstance: the values are too long, see `check_length`.
     """
     values = [value for value in values_of(vr, key) if value]
-    if vr in _WILDCARD_VRS and any(len(value) > _LONGEST_VALUE for value in values):
-        raise InvalidInstance(f"a key of {vr} has more than {_LONGEST_VALUE} characters: ask with a shorter one")
+    check_length(vr, values)
     if not values or (vr in _WILDCARD_VRS and any(value.strip("*") == "" for value in values)):
         return None
     if vr == "PN":
@@ -199,6 +200,21 @@ def matcher(vr: str, key: str, *, fuzzy_names: bool = False) -> Matcher | None:
     if vr in _WILDCARD_VRS and ("*" in key or "?" in key):
         return Wildcards(tuple(values), single)
     return OneOf(frozenset(values), single)
+
+
+def check_length(vr: str, values: Sequence[str]) -> None:
+    """See that comparing them with something cannot take long.
+
+    Raises:
+        InvalidInstance: where there may be wildcards, a value has more than 10,240 characters, or those that are names or
+            have wildcards have more than 65,536 together.
+    """
+    if vr not in _WILDCARD_VRS:
+        return
+    if any(len(value) > _LONGEST_VALUE for value in values):
+        raise InvalidInstance(f"a key of {vr} has more than {_LONGEST_VALUE} characters: ask with a shorter one")
+    if sum(len(value) for value in values if vr == "PN" or "*" in value or "?" in value) > _LONGEST_LIST:
+        raise InvalidInstance(f"the values of a key of {vr} have more than {_LONGEST_LIST} characters: ask with fewer")
 
 
 def values_of(vr: str, text: str) -> list[str]:
@@ -284,7 +300,15 @@ def fold_name(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return _normalized("NFC", text)
+
+
+def _normalized(form: Literal["NFC", "NFKD"], text: str) -> str:
+    """Normalize piece by piece what is longer than any name: the time grows with the square of the accents in a row."""
+    if len(text) <= _NORMALIZED_AT_ONCE:
+        return unicodedata.normalize(form, text)
+    starts = range(0, len(text), _NORMALIZED_AT_ONCE)
+    return "".join(unicodedata.normalize(form, text[start : start + _NORMALIZED_AT_ONCE]) for start in starts)
 
 
 def _names(values: Iterable[str]) -> Names | None:
@@ -307,7 +331,7 @@ def _fuzzy_names(values: Iterable[str]) -> FuzzyNames | None:
 
 def _words(name: str) -> list[str]:
     """The components of a name and the words in them, without accents."""
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
+    decomposed = _normalized("NFKD", name).casefold()
     plain = "".join(character for character in decomposed if not unicodedata.combining(character))
     return re.split(r"[\s^=,.-]+", plain)
 

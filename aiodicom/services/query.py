@@ -79,7 +79,8 @@ class _Find:
     async def __call__(self, operation: Operation) -> int:
         identifier = await operation.read_identifier()
         assert operation.exchange is not None
-        answer = _Answer(identifier, operation.transfer_syntax_uid)
+        syntax = operation.transfer_syntax_uid
+        answer = await in_any_thread(_Answer, identifier, syntax) if operation.is_large else _Answer(identifier, syntax)
         turn = Turn()
         async with aclosing(_matches(self._handler, operation)) as matches:
             async for match in matches:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from aiodicom.errors import DimseError, InvalidInstance
 from aiodicom.operation import Operation
-from aiodicom.part10 import InstanceFile, data_set_encoding, open_instance, valid_uid
+from aiodicom.part10 import InstanceFile, open_instance, valid_uid
+from aiodicom.receiving import CANNOT_UNDERSTAND, DOES_NOT_MATCH
+from aiodicom.scanner import data_set_encoding
 from aiodicom.uids import DEFLATED
 
 if TYPE_CHECKING:
@@ -21,10 +23,6 @@ if TYPE_CHECKING:
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
-
-# PS3.4 §B.2.3.
-_DOES_NOT_MATCH: Final = 0xA900
-_CANNOT_UNDERSTAND: Final = 0xC000
 
 _LONGEST_VALUE: Final = 4096
 _INFLATED_AT_MOST: Final = 16 * 1024 * 1024  # the two UIDs stand in the first groups; a bomb gets no further
@@ -83,7 +81,7 @@ def name_by_study(path: Path) -> str:
     study, series = (_uid(elements, tag) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
     for uid, name in ((study, "Study"), (series, "Series")):
         if uid and not valid_uid(uid):
-            raise DimseError(_DOES_NOT_MATCH, f"{name} Instance UID is no UID")
+            raise DimseError(DOES_NOT_MATCH, f"{name} Instance UID is no UID")
     return f"{study or 'no-study'}/{series or 'no-series'}/{file.sop_instance_uid}.dcm"
 
 
@@ -111,9 +109,9 @@ def read_head(path: Path, tags: Sequence[int]) -> tuple[InstanceFile, Dataset]:
         with path.open("rb") as stream:
             return file, _elements(stream, file, tags)
     except InvalidInstance as error:
-        raise DimseError(_CANNOT_UNDERSTAND, "The data set is empty or not in its transfer syntax") from error
+        raise DimseError(CANNOT_UNDERSTAND, "The data set is empty or not in its transfer syntax") from error
     except decoding_errors() as error:
-        raise DimseError(_CANNOT_UNDERSTAND, "The data set cannot be decoded") from error
+        raise DimseError(CANNOT_UNDERSTAND, "The data set cannot be decoded") from error
 
 
 def _elements(stream: BinaryIO, file: InstanceFile, tags: Sequence[int]) -> Dataset:

@@ -16,7 +16,16 @@ from typing import Any, Final, Literal, TypeAlias
 import pytest
 from pydicom import dcmread
 
-from aiodicom import EncodedInstance, InvalidInstance, Operation, ProposedContext, Server, associate, open_instance
+from aiodicom import (
+    EncodedInstance,
+    InvalidInstance,
+    Limits,
+    Operation,
+    ProposedContext,
+    Server,
+    associate,
+    open_instance,
+)
 from aiodicom.archive import Archive
 from aiodicom.archive.rebuilding import INDEX
 from aiodicom.archive.store import Keeping
@@ -210,7 +219,7 @@ async def test_nothing_is_no_instance(tmp_path: Path) -> None:
 
 
 async def test_limits_of_a_data_set(tmp_path: Path) -> None:
-    assert await status_of(tmp_path, instance(), max_elements=5) == [0xC000]
+    assert await status_of(tmp_path, instance(), limits=Limits(maximum_elements=5)) == [0xC000]
     assert files(tmp_path) == []
 
 

@@ -17,7 +17,8 @@ from aiodicom import (
     QueryOptions,
 )
 from aiodicom.dimse.commands import CFindRQ
-from aiodicom.operation import MAXIMUM_IDENTIFIER_ELEMENTS, IncomingDataSet, ReceiveWindow
+from aiodicom.limits import DEFAULT_LIMITS
+from aiodicom.operation import IncomingDataSet, ReceiveWindow
 from aiodicom.rows import encode_row
 from aiodicom.services.query import find_service
 from aiodicom.terms import Peer
@@ -137,7 +138,7 @@ HOSTILE = {
     "nested deeply": nested(65),
     "nested very deeply": nested(15_000),
     "nested without end": struct.pack("<HHIHHI", 0x40, 0x100, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) * 5000,
-    "many elements": many_elements(MAXIMUM_IDENTIFIER_ELEMENTS + 1),
+    "many elements": many_elements(DEFAULT_LIMITS.maximum_identifier_elements + 1),
     "as many elements as can be": many_elements(LARGEST // 8),
     "many items": undefined_sequence(item(b"") * (LARGEST // 8 - 2)),
     "many items, of defined length": sequence(item(b"") * (LARGEST // 8 - 1)),
@@ -188,7 +189,7 @@ async def test_an_identifier_that_inflates_too_much_is_refused() -> None:
 async def test_a_large_identifier_is_decoded_elsewhere() -> None:
     uids = "\\".join(f"1.2.826.0.1.3680043.10.954.{number}" for number in range(10_000))
     keys = encode_row({"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": uids}, IMPLICIT_VR_LITTLE_ENDIAN)
-    keys += sequence(item(b"") * (MAXIMUM_IDENTIFIER_ELEMENTS - 10))
+    keys += sequence(item(b"") * (DEFAULT_LIMITS.maximum_identifier_elements - 10))
     window = ReceiveWindow(Unpaused())
     data_set = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, window)
     data_set.feed(keys, is_last=True)
@@ -201,7 +202,7 @@ async def test_a_large_identifier_is_decoded_elsewhere() -> None:
         turns += 1
         await asyncio.sleep(0)
     assert turns > 2  # the loop went on meanwhile
-    assert len((await reading).ScheduledProcedureStepSequence) == MAXIMUM_IDENTIFIER_ELEMENTS - 10
+    assert len((await reading).ScheduledProcedureStepSequence) == DEFAULT_LIMITS.maximum_identifier_elements - 10
     assert window.buffered == 0
 
 

@@ -254,8 +254,10 @@ async def test_it_names_what_is_received(tmp_path: Path) -> None:
         await operation.save(tmp_path, names)
 
     async with serving(keep) as server, connect(server) as association:
-        data = encode_data_set(data_set(), IMPLICIT_VR_LITTLE_ENDIAN)
-        instances = [EncodedInstance(CT, instance_uid(number), IMPLICIT_VR_LITTLE_ENDIAN, data) for number in (1, 2, 1)]
+        instances = []
+        for uid in map(instance_uid, (1, 2, 1)):
+            data = encode_data_set(data_set(SOPClassUID=CT, SOPInstanceUID=uid), IMPLICIT_VR_LITTLE_ENDIAN)
+            instances.append(EncodedInstance(CT, uid, IMPLICIT_VR_LITTLE_ENDIAN, data))
         await asyncio.gather(*map(association.c_store, instances))
     kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert kept == ["Müller_Änne/CT-2.dcm", "Müller_Änne/CT.dcm"]

@@ -1,15 +1,24 @@
-"""`check_sequences`: all elements and items are counted, however they are nested (PS3.5 §7.5)."""
+"""`Scanner` and `Scan`: all is bounded, however it is nested, encoded, deflated or cut in parts (PS3.5 §7, Annex A)."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 
 import pytest
 
 from aiodicom import InvalidInstance
 from aiodicom.dataset import decode_data_set
-from aiodicom.sequences import check_sequences, is_sequence
-from aiodicom.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from aiodicom.part10 import check_data_set
+from aiodicom.scanner import Bounds, Scanner, wanted
+from aiodicom.scanning import Scan
+from aiodicom.sequences import is_sequence
+from aiodicom.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 
 UNDEFINED = 0xFFFFFFFF
 STEPS = 0x00400100  # Scheduled Procedure Step Sequence
@@ -53,7 +62,7 @@ class Writer:
         return self.element(MODALITY, b"CS", b"CT")
 
     def check(self, data: bytes, limit: int = 100, depth: int = 64) -> None:
-        check_sequences(data, implicit=self.implicit, little=self.little, max_elements=limit, max_depth=depth)
+        check_data_set(data, SYNTAXES[self.implicit, self.little], bounds=Bounds(elements=limit, depth=depth))
 
 
 @pytest.fixture(params=SYNTAXES, ids=["implicit", "explicit", "big endian"])
@@ -70,12 +79,12 @@ def test_elements_and_items_are_counted_in_sequences_of_either_length(
     data = writer.modality() + writer.sequence(item, item, item, undefined=undefined)
     count = 1 + 1 + 3 * 3
     writer.check(data, count)
-    with pytest.raises(InvalidInstance, match="too many"):
+    with pytest.raises(InvalidInstance, match="more than"):
         writer.check(data, count - 1)
     syntax = SYNTAXES[writer.implicit, writer.little]
-    assert len(decode_data_set(data, syntax, max_elements=count)[STEPS].value) == 3
+    assert len(decode_data_set(data, syntax, bounds=Bounds(elements=count))[STEPS].value) == 3
     with pytest.raises(InvalidInstance):
-        decode_data_set(data, syntax, max_elements=count - 1)
+        decode_data_set(data, syntax, bounds=Bounds(elements=count - 1))
 
 
 @pytest.mark.parametrize("undefined", [False, True])
@@ -118,15 +127,81 @@ def test_what_has_unknown_vr_and_undefined_length_is_in_implicit_vr_inside() -> 
     ids=["no item", "too long an item", "half an element", "half an item", "too long a sequence"],
 )
 def test_what_is_damaged_inside_is_said(writer: Writer, damage: object) -> None:
-    with pytest.raises(InvalidInstance, match=r"damaged|no item"):
+    with pytest.raises(InvalidInstance, match=r"damaged|no item|truncated"):
         writer.check(damage(writer))  # type: ignore[operator]
-
-
-def test_what_has_no_items_is_not_looked_at(writer: Writer) -> None:
-    writer.check(b"whatever this is", 0)
 
 
 def test_the_dictionary_knows_sequences() -> None:
     assert is_sequence(STEPS)
     assert not is_sequence(MODALITY)
     assert not is_sequence(0x00091010)
+
+
+# ---- part by part
+
+
+def parts_of(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def outcome(data: bytes, syntax: str, size: int) -> tuple[bool, object]:
+    """Whether it is whole, and what was picked, where it comes in parts of that size."""
+    scan = Scan(syntax, bounds=Bounds(), wanted=wanted(MODALITY))
+    try:
+        for part in parts_of(data, size):
+            scan.feed(part)
+        scan.finish()
+    except InvalidInstance:
+        return False, None
+    return True, scan.found
+
+
+def at_once(data: bytes, syntax: str) -> tuple[bool, object]:
+    scanner = Scanner(lambda at, _: data[at:], data, len(data), syntax, bounds=Bounds(), wanted=wanted(MODALITY))
+    try:
+        scanner.run(0)
+    except InvalidInstance:
+        return False, None
+    return True, scanner.found
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 10_000])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_in_how_many_parts_it_comes_makes_no_difference(writer: Writer, undefined: bool, size: int) -> None:
+    syntax = SYNTAXES[writer.implicit, writer.little]
+    inner = writer.sequence(writer.item(writer.modality(), undefined=undefined), undefined=undefined)
+    data = writer.modality() + writer.sequence(writer.item(inner + writer.modality()), undefined=undefined)
+    data += writer.element(0x7FE00010, b"UN", bytes(300))
+    assert outcome(data, syntax, size) == at_once(data, syntax)
+    assert outcome(data, syntax, size)[0]
+    for end in range(0, len(data), 3):
+        assert outcome(data[:end], syntax, size) == at_once(data[:end], syntax), end
+
+
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+def test_a_bomb_is_inflated_no_further_than_it_shows(size: int) -> None:
+    writer = Writer(False, True)
+    stream = zlib.compressobj(wbits=-15)
+    head = writer.modality() + writer.element(0x7FE00010, b"UN", b"", 2**25)
+    bomb = stream.compress(head) + stream.compress(bytes(2**25)) + stream.flush()
+    scan = Scan(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds(), wanted=wanted(MODALITY))
+    for part in parts_of(bomb, size):
+        scan.feed(part)
+    scan.finish()
+    assert scan.found == {MODALITY: (b"CS", b"CT")}
+    assert scan._scanner.fed <= 2**20 + 2**18
+
+
+def test_groups_that_are_none_are_refused_in_either_vr(writer: Writer) -> None:
+    for tag in (0x00000002, 0xFFFF000E):
+        with pytest.raises(InvalidInstance, match="no data element begins"):
+            writer.check(writer.modality() + writer.element(tag, b"UI", b"1.2\0"))
+
+
+def test_there_may_be_ten_times_as_many_fragments_as_elements() -> None:
+    writer = Writer(False, True)
+    pixels = struct.pack("<HH2s2xL", 0x7FE0, 0x10, b"OB", UNDEFINED)
+    end = writer.element(0xFFFEE0DD, b"", b"")
+    writer.check(pixels + writer.item(b"") * 1000 + end, 100)
+    with pytest.raises(InvalidInstance, match="more than 1000 fragments"):
+        writer.check(pixels + writer.item(b"") * 1001 + end, 100)
