@@ -15,9 +15,6 @@ from typing import TypeAlias
 
 Check: TypeAlias = Callable[[bytes], None]
 
-ALLOWANCE = 64 * 1024
-"""What may be taken in memory besides what an input's length justifies, in bytes."""
-
 _MEMORY_IS_LOOKED_AT = 4096  # one input of so many
 
 
@@ -35,6 +32,11 @@ def expect(condition: object, what: str, *details: object) -> None:
         raise Violation(what, *details)
 
 
+def twice(data: bytes) -> int:
+    """Return how many bytes may be taken for an input: twice its length, and 64 KiB."""
+    return 2 * len(data) + 64 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Something that takes bytes from elsewhere, and what must be true whatever they are.
@@ -46,7 +48,7 @@ class Target:
         heavy: those that one of `one_in` is put to.
         seeds: makes inputs to begin with.
         one_in: how rare the heavy ones are.
-        memory_factor: how many bytes the light ones may take for each byte of the input.
+        memory: how many bytes the light ones may take for an input.
         maximum_length: of an input, in bytes.
         in_ci: how many inputs the quick run takes.
     """
@@ -57,7 +59,7 @@ class Target:
     heavy: Check
     seeds: Callable[[], Iterable[bytes]]
     one_in: int = 64
-    memory_factor: int = 2
+    memory: Callable[[bytes], int] = twice
     maximum_length: int = 4096
     in_ci: int = 200_000
 
@@ -68,15 +70,15 @@ class Target:
         if number % self.one_in == 0:
             self.heavy(data)
         if number % _MEMORY_IS_LOOKED_AT == 1:
-            self.memory(data)
+            self.weigh(data)
 
     def thorough(self, data: bytes) -> None:
         """Put an input to all invariants."""
         self.light(data)
         self.heavy(data)
-        self.memory(data)
+        self.weigh(data)
 
-    def memory(self, data: bytes) -> None:
+    def weigh(self, data: bytes) -> None:
         """Look at how much memory the light invariants take at most (I4)."""
         self.light(data)  # so that what is cached or imported is there
         gc.collect()
@@ -87,5 +89,5 @@ class Target:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        allowed = self.memory_factor * len(data) + ALLOWANCE
+        allowed = self.memory(data)
         expect(peak - before <= allowed, f"I4: {peak - before} bytes for {len(data)}, where {allowed} are allowed")

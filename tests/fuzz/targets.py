@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import dimse, seeds, upper_layer
+from tests.fuzz import data_set_seeds, data_sets, dimse, seeds, upper_layer
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
@@ -19,6 +19,7 @@ TARGETS: Final[Mapping[str, Target]] = {
             upper_layer.pdus,
             upper_layer.pdus_in_pieces,
             seeds.for_pdus,
+            maximum_length=1024,
         ),
         Target(
             "Z2",
@@ -27,7 +28,7 @@ TARGETS: Final[Mapping[str, Target]] = {
             upper_layer.machine_in_pieces,
             seeds.for_machine,
             one_in=256,
-            maximum_length=1024,
+            maximum_length=512,
         ),
         Target(
             "Z3",
@@ -35,6 +36,23 @@ TARGETS: Final[Mapping[str, Target]] = {
             dimse.messages,
             dimse.messages_in_pieces,
             seeds.for_messages,
+            maximum_length=512,
+        ),
+        Target(
+            "Z4",
+            "the structure of data sets",
+            data_sets.structure,
+            data_sets.reading,
+            data_set_seeds.for_structure,
+            memory=data_sets.memory,
+        ),
+        Target(
+            "Z6",
+            "PS3.10 files",
+            data_sets.file,
+            data_sets.file_on_disk,
+            data_set_seeds.for_files,
+            memory=data_sets.memory_of_file,
         ),
         Target(
             "Z8",
@@ -42,6 +60,7 @@ TARGETS: Final[Mapping[str, Target]] = {
             upper_layer.user_information,
             upper_layer.user_information_in_a_request,
             seeds.for_items,
+            maximum_length=512,
         ),
     )
 }
