@@ -11,8 +11,8 @@ import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
-from sys import intern
 from typing import ClassVar, Final, Self, TypeAlias
 
 from aiodicom.errors import LocalProtocolError, RemoteProtocolError
@@ -20,6 +20,10 @@ from aiodicom.errors import LocalProtocolError, RemoteProtocolError
 INVALID_PARAMETER_VALUE: Final = 6
 """The A-ABORT reason for what cannot be decoded (PS3.8 Table 9-26)."""
 
+MAXIMUM_SUB_ITEMS: Final = 1024
+"""More there cannot be in a User Information: three for each of 128 contexts are 384. One of 4 bytes takes 100 in memory."""
+
+_LONGEST_UID: Final = 66  # of those that are kept, with some padding
 _HEADER: Final = Struct(">BxH")
 _U16: Final = Struct(">H")
 _U16_PAIR: Final = Struct(">HH")
@@ -83,8 +87,16 @@ def encode_uid(uid: str) -> bytes:
 
 def decode_uid(data: memoryview) -> str:
     """Decode a UID, less the NUL or space that some peers pad it with; any other byte is kept visible, as latin-1."""
-    # The same few come with every association, and stay as long as it does.
-    return intern(bytes(data).decode("latin-1").rstrip("\0 "))
+    return _short_uid(bytes(data)) if len(data) <= _LONGEST_UID else _uid(bytes(data))
+
+
+def _uid(data: bytes) -> str:
+    return data.decode("latin-1").rstrip("\0 ")
+
+
+# The same few come with every association, and stay as long as it does. Interned they would, in some versions of Python,
+# stay for ever, and so would all that a peer makes up.
+_short_uid: Final = lru_cache(maxsize=1024)(_uid)
 
 
 def _prefixed(data: bytes) -> bytes:
@@ -127,14 +139,23 @@ class PresentationContextRQ:
 
     @classmethod
     def decode(cls, data: memoryview) -> PresentationContextRQ:
-        context_id, syntaxes = _split_context(data)
-        abstract = [decode_uid(body) for item_type, body in syntaxes if item_type == 0x30]
-        transfer = tuple(decode_uid(body) for item_type, body in syntaxes if item_type == 0x40)
+        if len(data) < 4:
+            raise malformed("a presentation context is cut short")
+        context_id = data[0]
+        if not context_id & 1:
+            raise malformed(f"presentation context ID {context_id} is not odd (PS3.8 §9.3.2.2)")
+        abstract: list[str] = []
+        transfer: list[str] = []
+        for item_type, body in split_items(data[4:]):
+            if item_type == 0x30:
+                abstract.append(decode_uid(body))
+            elif item_type == 0x40:
+                transfer.append(decode_uid(body))
         if len(abstract) != 1 or not transfer:
             raise malformed(
                 f"presentation context {context_id} has {len(abstract)} abstract and {len(transfer)} transfer syntaxes"
             )
-        return cls(context_id, abstract[0], transfer)
+        return cls(context_id, abstract[0], tuple(transfer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +185,6 @@ class PresentationContextAC:
         if len(transfer) != 1:
             raise malformed(f"accepted presentation context {context_id} has {len(transfer)} transfer syntaxes")
         return cls(context_id, result, transfer[0])
-
-
-def _split_context(data: memoryview) -> tuple[int, list[tuple[int, memoryview]]]:
-    if len(data) < 4:
-        raise malformed("a presentation context is cut short")
-    if not data[0] & 1:
-        raise malformed(f"presentation context ID {data[0]} is not odd (PS3.8 §9.3.2.2)")
-    return data[0], list(split_items(data[4:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,9 +479,12 @@ def decode_user_information(data: memoryview) -> tuple[UserInformationItem, ...]
     """Decode the sub-items of a User Information item (50H).
 
     Raises:
-        RemoteProtocolError: a sub-item is malformed.
+        RemoteProtocolError: a sub-item is malformed, or there are more than anybody needs.
     """
-    return tuple(
-        known.decode(body) if (known := _KNOWN_ITEMS.get(item_type)) else UnknownItem(item_type, bytes(body))
-        for item_type, body in split_items(data)
-    )
+    items: list[UserInformationItem] = []
+    for item_type, body in split_items(data):
+        if len(items) == MAXIMUM_SUB_ITEMS:
+            raise malformed(f"more than {MAXIMUM_SUB_ITEMS} sub-items of the user information")
+        known = _KNOWN_ITEMS.get(item_type)
+        items.append(known.decode(body) if known else UnknownItem(item_type, bytes(body)))
+    return tuple(items)

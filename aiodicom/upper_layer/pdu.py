@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from struct import Struct
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
@@ -33,6 +34,12 @@ UNRECOGNIZED_PDU: Final = 1
 
 MAXIMUM_ASSOCIATE_LENGTH: Final = DEFAULT_LIMITS.maximum_associate_pdu
 """No A-ASSOCIATE-RQ or -AC needs more: 128 contexts of 45 transfer syntaxes each are 158 KB."""
+
+MAXIMUM_ITEMS: Final = 256
+"""How many variable items an A-ASSOCIATE PDU may have: 128 presentation contexts and two others are all that there are."""
+
+MAXIMUM_TRANSFER_SYNTAXES: Final = 128 * 64
+"""How many transfer syntaxes may be proposed in all, since the association keeps them as long as it lasts."""
 
 TINY_PDV: Final = 64
 MAXIMUM_TINY_PDVS: Final = DEFAULT_LIMITS.maximum_tiny_pdvs
@@ -63,7 +70,7 @@ class AAssociateRQ:
     @classmethod
     def decode(cls, body: memoryview) -> AAssociateRQ:
         version, called, calling, items = _split_associate(body)
-        contexts = tuple(PresentationContextRQ.decode(item) for kind, item in items if kind == 0x20)
+        contexts = tuple(_proposed(items))
         if not contexts:
             raise malformed("no presentation context is proposed")
         if len({context.context_id for context in contexts}) != len(contexts):
@@ -395,7 +402,21 @@ def _split_associate(body: memoryview) -> tuple[int, str, str, list[tuple[int, m
     if len(body) < _ASSOCIATE.size:
         raise malformed(f"an A-ASSOCIATE PDU of {len(body)} bytes, where {_ASSOCIATE.size} are fixed")
     version, _, called, calling, _ = _ASSOCIATE.unpack_from(body)
-    return version, _decode_ae_title(called), _decode_ae_title(calling), list(split_items(body[_ASSOCIATE.size :]))
+    items = list(islice(split_items(body[_ASSOCIATE.size :]), MAXIMUM_ITEMS + 1))
+    if len(items) > MAXIMUM_ITEMS:
+        raise malformed(f"more than {MAXIMUM_ITEMS} items")
+    return version, _decode_ae_title(called), _decode_ae_title(calling), items
+
+
+def _proposed(items: list[tuple[int, memoryview]]) -> Iterator[PresentationContextRQ]:
+    left = MAXIMUM_TRANSFER_SYNTAXES
+    for kind, item in items:
+        if kind == 0x20:
+            context = PresentationContextRQ.decode(item)
+            left -= len(context.transfer_syntaxes)
+            if left < 0:
+                raise malformed(f"more than {MAXIMUM_TRANSFER_SYNTAXES} transfer syntaxes are proposed")
+            yield context
 
 
 def _user_information(items: list[tuple[int, memoryview]]) -> tuple[UserInformationItem, ...]:
