@@ -144,7 +144,7 @@ def run_slice(target: Target, folder: Folder, *, executions: int, seconds: int =
 def _run(command: Sequence[str]) -> tuple[int, float, str]:
     """Run a command; return its status, the processor time that it used, and what it said."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
