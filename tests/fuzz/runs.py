@@ -1,7 +1,8 @@
 """Runs of libFuzzer, one slice after another, and the sheet that adds them up.
 
 A folder holds all that outlives a run, so that the next one goes on where it ended: `corpus/Z1/` the inputs that reach
-something of their own, `findings/Z1/` those that broke an invariant, and `totals.jsonl` a line for each slice.
+something of their own, `findings/Z1/` those that broke an invariant, and `totals.jsonl` a line for each slice. A file
+named `stop` ends a run.
 """
 
 from __future__ import annotations
@@ -88,6 +89,11 @@ class Folder:
         """Say whether a finding of a target waits for somebody to look at it."""
         return any(self.findings(target).iterdir())
 
+    @property
+    def stop(self) -> Path:
+        """A file that ends what is running, once it is there."""
+        return self.path / "stop"
+
     def add(self, done: Slice) -> None:
         """Add a line to the sheet."""
         with _LOCK, self._sheet.open("a", encoding="utf-8") as sheet:
@@ -118,6 +124,7 @@ def run_slice(target: Target, folder: Folder, *, executions: int, seconds: int =
         *(sys.executable, "-m", "tests.fuzz.engine", target.name),
         *(f"-runs={executions}", f"-max_total_time={seconds}", f"-max_len={target.maximum_length}", f"-seed={seed}"),
         *(f"-rss_limit_mb={MEMORY_MB}", f"-timeout={SECONDS_FOR_ONE}", "-print_final_stats=1", "-reload=0"),
+        f"-stop_file={folder.stop}",
         *(f"-artifact_prefix={folder.findings(target)}{os.sep}", str(folder.corpus(target))),
     ]
     status, used, said = _run(command)
@@ -163,7 +170,8 @@ def run(
 ) -> bool:
     """Run targets in turn, slice by slice; return whether none broke an invariant.
 
-    A target with a finding is left out until somebody has taken the finding away.
+    A target with a finding is left out until somebody has taken the finding away. Where a file named `stop` appears in the
+    folder, all that runs ends.
 
     Args:
         targets: in turn.
@@ -174,6 +182,8 @@ def run(
         slice_seconds: how long a slice is at most, and so what is lost where this process is killed.
         report: told of each slice.
     """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.stop.unlink(missing_ok=True)
     until = time.monotonic() + seconds
     left = {target.name: executions(target) for target in targets}
     turns: Queue[Target] = Queue()
@@ -181,7 +191,7 @@ def run(
         turns.put(target)
 
     def work() -> None:
-        while (remaining := int(until - time.monotonic())) > 0 and left:
+        while (remaining := int(until - time.monotonic())) > 0 and left and not folder.stop.exists():
             try:
                 target = turns.get(timeout=1)
             except Empty:
