@@ -314,7 +314,7 @@ class Server:
         self._stopped = asyncio.Event()
         try:
             for listener in self.listeners:
-                self._servers.append(await self._listen(listener))
+                await self._listen(listener)
         except BaseException:
             await _closed(self._close_listeners())
             raise
@@ -431,7 +431,7 @@ class Server:
 
     # Its parts.
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    async def _listen(self, listener: Listener) -> None:
         if listener.tls is not None:
             server_context(listener.tls)  # what is wrong with its files is said now
         try:
@@ -441,7 +441,10 @@ class Server:
                 listener.port,
                 reuse_port=listener.reuse_port or None,
                 backlog=ACCEPTED_AT_A_TIME,
+                start_serving=False,
             )
+            self._servers.append(server)  # before there is anything to wait for: who is cancelled then must close it
+            await server.start_serving()
         except OSError as error:
             raise ConnectionFailed(
                 f"cannot listen at {listener.host}:{listener.port}: {error.strerror or error}; "
@@ -450,7 +453,6 @@ class Server:
         for each in server.sockets:
             with socket.fromfd(each.fileno(), each.family, each.type) as listening:
                 listening.listen(BACKLOG)
-        return server
 
     def _close_listeners(self) -> list[asyncio.Server]:
         servers, self._servers = self._servers, []

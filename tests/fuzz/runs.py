@@ -1,8 +1,8 @@
 """Runs of libFuzzer, one slice after another, and the sheet that adds them up.
 
 A folder holds all that outlives a run, so that the next one goes on where it ended: `corpus/Z1/` the inputs that reach
-something of their own, `findings/Z1/` those that broke an invariant, and `totals.jsonl` a line for each slice. A file
-named `stop` ends a run.
+something of their own, `findings/Z1/` those that broke an invariant, and `totals.jsonl` a line for each slice. What
+runs ends after `echo > stop`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Folder:
 
     @property
     def stop(self) -> Path:
-        """A file that ends what is running, once it is there."""
+        """A file that ends what is running, once it is there and not empty."""
         return self.path / "stop"
 
     def add(self, done: Slice) -> None:
@@ -170,8 +170,8 @@ def run(
 ) -> bool:
     """Run targets in turn, slice by slice; return whether none broke an invariant.
 
-    A target with a finding is left out until somebody has taken the finding away. Where a file named `stop` appears in the
-    folder, all that runs ends.
+    A target with a finding is left out until somebody has taken the finding away. Once there is something in the folder's
+    file `stop`, all that runs ends.
 
     Args:
         targets: in turn.
