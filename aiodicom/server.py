@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CapacityLimiter
 
 from aiodicom.admission import TEMPORARY_CONGESTION, Doorkeeper, LocalTally, Tally
 from aiodicom.association import Association, Audience, Observer
@@ -64,7 +64,7 @@ from aiodicom.upper_layer.presentation import SupportedSyntax, negotiate
 from aiodicom.upper_layer.provider import ProviderAbort, UpperLayer, UpperLayerEvent
 from aiodicom.upper_layer.state_machine import State
 from aiodicom.version import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from aiodicom.workers import Workers
+from aiodicom.workers import Workers, to_its_end
 
 AssociateHandler: TypeAlias = Callable[[Peer], Awaitable[bytes | None]]
 H = TypeVar("H", bound=Handler)
@@ -322,17 +322,20 @@ class Server:
     async def stop(self) -> None:
         """Stop in good order: no new associations, running operations may end within `Limits.stop`, the rest is aborted.
 
-        While operations end, new associations are rejected as transient: temporary congestion.
+        While operations end, new associations are rejected as transient: temporary congestion. Where the task is cancelled
+        that waits for it, it comes to its end all the same.
         """
         self.is_stopping = True
-        with CancelScope(shield=True):
-            endings = [asyncio.create_task(acceptor.finish(self.limits.stop)) for acceptor in self._acceptors]
-            if endings:
-                await asyncio.wait(endings)
-            servers = self._close_listeners()
-            while self._acceptors:  # who came meanwhile
-                await asyncio.wait([asyncio.create_task(acceptor.finish(0)) for acceptor in self._acceptors])
-            await _closed(servers)
+        await to_its_end(self._stop())
+
+    async def _stop(self) -> None:
+        endings = [asyncio.create_task(acceptor.finish(self.limits.stop)) for acceptor in self._acceptors]
+        if endings:
+            await asyncio.wait(endings)
+        servers = self._close_listeners()
+        while self._acceptors:  # who came meanwhile
+            await asyncio.wait([asyncio.create_task(acceptor.finish(0)) for acceptor in self._acceptors])
+        await _closed(servers)
         self.workers.stop()
         if self._stopped is not None:
             self._stopped.set()
@@ -676,6 +679,13 @@ class _Acceptor:
         peer = self._peer or stranger(self._connection.extra_info)
         for observer in self._server.observers:
             observer.association_refused(peer, error)
+
+
+class _TooLate(asyncio.Protocol):
+    """A connection that was accepted in the moment that the listeners were closed: asyncio may drop it, and tell nobody."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
 
 
 async def _closed(servers: list[asyncio.Server]) -> None:

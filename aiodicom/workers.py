@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
@@ -46,6 +46,23 @@ class InThread(Protocol):
 async def in_any_thread(function: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401 - any arguments
     """Run `function(*args)` in one of anyio's threads, which everything in the process shares: an `InThread`."""
     return await to_thread.run_sync(function, *args)
+
+
+async def to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, and return its result; a caller that is cancelled meanwhile hears of that then."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        # A shield keeps off the scopes of anyio, but not a task's `cancel`, which may come again.
+        try:
+            with CancelScope(shield=True):
+                await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None or task.cancelled():
+        return task.result()
+    task.exception()  # of which the caller hears no more
+    raise cancelled
 
 
 class _Job:

@@ -314,8 +314,13 @@ def cancelled_at(
     at: int,
     waits: list[object],
     cancel: Callable[[asyncio.Task[object]], object] = asyncio.Task.cancel,
+    *,
+    again: bool = False,
 ) -> Generator[Any, Any, T]:
-    """Run a coroutine, and cancel its task when it waits for the n-th time; what it waits for is put on a list."""
+    """Run a coroutine, and cancel its task when it waits for the n-th time; what it waits for is put on a list.
+
+    With `again` it is cancelled whenever it waits after that, too.
+    """
     step: Callable[[Any], Any] = coroutine.send
     value: Any = None
     while True:
@@ -325,7 +330,7 @@ def cancelled_at(
             result: T = stop.value
             return result
         waits.append(awaited)
-        if len(waits) == at:
+        if len(waits) == at or (again and len(waits) > at):
             task = asyncio.current_task()
             assert task is not None
             cancel(task)

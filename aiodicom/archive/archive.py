@@ -41,7 +41,7 @@ from aiodicom.scanner import instance_bounds
 from aiodicom.services.turns import MOVES_PER_DESTINATION, Turns
 from aiodicom.tls import Credentials
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
-from aiodicom.workers import Workers, in_any_thread
+from aiodicom.workers import Workers, in_any_thread, to_its_end
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -152,7 +152,11 @@ class Archive:
         if self._writer is not None:
             raise LocalProtocolError("the archive is open already")
         self._is_closed = False
-        await in_any_thread(self._open)
+        try:
+            await to_its_end(in_any_thread(self._open))
+        except asyncio.CancelledError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Keep what is under way, answer no more queries, and let go of the folder.
@@ -160,8 +164,7 @@ class Archive:
         It does not wait for queries under way: whoever takes their rows may never go on. They read on until they end.
         """
         self._is_closed = True
-        with CancelScope(shield=True):
-            await in_any_thread(self._close)
+        await to_its_end(in_any_thread(self._close))
 
     async def share(self) -> None:
         """Let other processes use it from now on, each by an `Archive(folder, shared=True)` of its own.
@@ -566,9 +569,12 @@ class Archive:
         finally:
             if not is_last:
                 reading.is_over = True
-                with CancelScope(shield=True):
-                    await in_any_thread(reading.end)
-                    await asyncio.gather(ahead, return_exceptions=True)
+                await to_its_end(_ended(reading, ahead))
+
+
+async def _ended(reading: _Reading[T], ahead: asyncio.Future[list[T]]) -> None:
+    await in_any_thread(reading.end)
+    await asyncio.gather(ahead, return_exceptions=True)
 
 
 class _Reading(Generic[T]):
