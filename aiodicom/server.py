@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from anyio import CapacityLimiter
 
@@ -679,13 +679,6 @@ class _Acceptor:
         peer = self._peer or stranger(self._connection.extra_info)
         for observer in self._server.observers:
             observer.association_refused(peer, error)
-
-
-class _TooLate(asyncio.Protocol):
-    """A connection that was accepted in the moment that the listeners were closed: asyncio may drop it, and tell nobody."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()
 
 
 async def _closed(servers: list[asyncio.Server]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aiodicom.workers import to_its_end
 from tests.cancelling import Moment, play
-from tests.cancelling_scenes import LEAST, SCENES, serving
+from tests.cancelling_scenes import LEAST, SCENES
 from tests.loopback import until
 
 POINTS = 1500
@@ -59,11 +59,3 @@ async def test_what_runs_to_its_end_gives_its_result_or_raises() -> None:
     assert await to_its_end(work(7)) == 7
     with pytest.raises(KeyError):
         await to_its_end(work(KeyError()))
-
-
-async def test_what_is_accepted_as_the_listeners_close_does_not_keep_the_server_from_stopping() -> None:
-    async with serving() as server:
-        for each in server._close_listeners():
-            each.close()
-        server._connection(None)  # asyncio asks for a protocol, and then finds that its server is closed
-        assert not server._acceptors
