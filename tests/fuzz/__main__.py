@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--corpus", type=Path, required=True, help="the folder of the campaign")
         if name in ("run", "ci"):
             command.add_argument("--at-once", type=int, default=2, help="processes (default: 2)")
-            command.add_argument("--seconds", type=float, default=75 if name == "ci" else _NO_LIMIT)
+            command.add_argument("--seconds", type=float, default=60 if name == "ci" else _NO_LIMIT)
         if name == "run":
             command.add_argument("--executions", type=int, default=_NO_LIMIT, help="of each target, at most")
             command.add_argument(
