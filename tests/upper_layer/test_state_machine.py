@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import pytest
@@ -21,6 +22,7 @@ from aiodicom.upper_layer.state_machine import (
 from tests.upper_layer.joined import (
     ACCEPTANCE,
     FRAGMENT,
+    MAXIMUM_LENGTH,
     RECEIVED,
     REJECTION,
     REQUEST,
@@ -200,6 +202,27 @@ def test_an_empty_cell_changes_nothing(role: str, state: State, event: Event) ->
         with pytest.raises(LocalProtocolError, match=words):
             drive(upper_layer, event)
     assert outcome(upper_layer) == before
+
+
+def test_whatever_happens_nothing_leads_elsewhere() -> None:
+    """All that can follow each other, for both ends: the ways are complete, and no event leads out of the table."""
+    reached: set[tuple[str, State]] = set()
+    waiting: list[tuple[Event, ...]] = [()]
+    seen: set[tuple[State, bool]] = set()
+    while waiting:
+        way = waiting.pop()
+        upper_layer = UpperLayer(maximum_length=MAXIMUM_LENGTH)
+        with suppress(LocalProtocolError):  # an event of the user's that is not allowed, and changes nothing
+            for event in way:
+                drive(upper_layer, event)
+        if (key := (upper_layer.state, upper_layer._is_requestor)) not in seen:
+            seen.add(key)
+            reached.add(("requestor" if upper_layer._is_requestor else "acceptor", upper_layer.state))
+            if (
+                upper_layer.state is not State.STA1 or not way
+            ):  # back in Sta1 it has been an association's, and is not used again
+                waiting += [(*way, event) for event in Event]
+    assert reached - {("requestor", State.STA1)} == WAYS.keys()
 
 
 def test_a_request_that_is_not_allowed_leaves_the_role_as_it_is() -> None:
