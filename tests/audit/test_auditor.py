@@ -35,9 +35,9 @@ from aiodicom.audit import Auditor, AuditTrail
 from aiodicom.audit import auditor as auditor_module
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, VERIFICATION
 from tests.archive.keeping import STUDY, instance
-from tests.audit.collecting import Kept, Told
+from tests.audit.collecting import Kept, Told, until
 from tests.canaries import PASSCODE, PATIENT_ID, PATIENT_NAME, TOKEN
-from tests.loopback import CT, connect, ct_instance, raw_connection, reject_pdu, request_pdu, serving, until
+from tests.loopback import CT, connect, ct_instance, raw_connection, reject_pdu, request_pdu, serving
 
 ME: Final = Node("me", "SCU", "127.0.0.1", 104)
 WHOSE: Final[dict[str, Any]] = {"PatientID": PATIENT_ID, "PatientName": PATIENT_NAME}
@@ -377,7 +377,10 @@ async def test_who_comes_to_no_tls_connection_is_an_alert() -> None:
 async def test_a_thousand_failures_while_the_collector_is_down_hurt_nobody() -> None:
     kept = Kept()
     kept.fault = ConnectionRefusedError(111, "nobody there")
-    async with AuditTrail([kept], first_pause=0.01) as trail, serving(observers=[Auditor(trail)]) as server:
+    async with (
+        AuditTrail([kept], first_pause=0.01) as trail,
+        Server("SCP", port=0, observers=[Auditor(trail)]) as server,  # without the deadline that those of tests have
+    ):
 
         @server.on_associate
         async def verify(peer: Peer) -> bytes | None:
