@@ -135,11 +135,11 @@ class Senders:
         is_other = holding.acknowledged not in (None, version)
         if replaces or not is_other:
             holding.possible.add(version)
+        self._ledger.changed.add(version.number)  # though it may never be answered, and yet be there
         response = await association.c_store(version.instance())
-        self._ledger.changed.add(version.number)
         if response.status == 0:
             self._ledger.answers += 1
-            if is_other and not replaces:
+            if is_other and not replaces:  # what took its place without an answer is known since the last look
                 self._ledger.violations.append(f"{version} was accepted beside {holding.acknowledged}")
             holding.acknowledged, holding.possible = version, set()
         elif response.status == DUPLICATE and (is_other or len(holding.possible) > 1):
@@ -264,6 +264,8 @@ def _say(number: int, kills: int, ledger: Ledger) -> None:
             file=sys.stderr,
             flush=True,
         )
+        for violation in ledger.violations[:SHOWN]:
+            print(f"violation: {violation}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def recover(index: Index, shelf: Shelf, *, thoroughly: bool) -> None:
     index.begin()
     replaced = [_reconcile(index, shelf, each) for each in temporaries if each.stat().st_nlink > 1]
     if thoroughly:
-        _enter_strangers(index, shelf)
+        _enter_strangers(index, shelf, frozenset(replaced))
         shelf.sync_everything()  # what was seen may be in memory alone, and is relied on from now on
     index.connection.execute("COMMIT")
     shelf.remove(*replaced)
@@ -99,10 +99,12 @@ def _reconcile(index: Index, shelf: Shelf, temporary: Path) -> str | None:
     return None if _enter(index, shelf, entry) else entry.file.path
 
 
-def _enter_strangers(index: Index, shelf: Shelf) -> None:
-    """Let the index know of the files that it does not know of."""
+def _enter_strangers(index: Index, shelf: Shelf, replaced: frozenset[str | None]) -> None:
+    """Let the index know of the files that it does not know of, but for those that go."""
     entered = others = 0
     for path in _strangers(index, shelf):
+        if path in replaced:
+            continue
         try:
             entry = read_entry(Path(shelf.folder), path)
         except (DimseError, InvalidInstance, OSError, UnicodeEncodeError):
