@@ -55,9 +55,6 @@ async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIt
         minimum_free_share=options.limits.minimum_free_share,
         maximum_archive=options.limits.maximum_archive,
         shared=shared,
-        minimum_free=options.limits.minimum_free,
-        minimum_free_share=options.limits.minimum_free_share,
-        maximum_archive=options.limits.maximum_archive,
         tls=options.destination_credentials,
     )
     try:
