@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import PurePath
+from time import monotonic
 from traceback import extract_tb
 from typing import Final
 
@@ -37,6 +39,9 @@ __all__ = [
     "operation_name",
     "printable",
 ]
+
+QUIET: Final = 60.0
+"""After so many seconds without one, a connection that is turned away is worth a warning again."""
 
 FIELDS: Final[Mapping[str, str]] = {
     "association": "which association: the same word in all records about it, and in no others",
@@ -66,6 +71,8 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 class LoggingObserver(Observer):
     """Logs associations at INFO and WARNING, failures of handlers at ERROR, every message at DEBUG."""
 
+    _turned_away = -math.inf  # when a connection was, the last time
+
     def association_opened(self, association: Association) -> None:
         """INFO: who, and with how many contexts."""
         _association_log.info(
@@ -86,6 +93,14 @@ class LoggingObserver(Observer):
         is_ruled = isinstance(error, AssociationRejected) and error.rule
         log, why = (_rights_log, str(error)) if is_ruled else (_association_log, _why(error))
         log.warning("no association with %s: %s", peer or "an unknown peer", why, extra=about(peer=peer, error=error))
+
+    def connection_turned_away(self, address: str) -> None:
+        """WARNING the first time; DEBUG for the next ones, until none was for `QUIET` seconds: who floods us fills no log."""
+        now = monotonic()
+        level = logging.WARNING if now - self._turned_away > QUIET else logging.DEBUG
+        self._turned_away = now
+        words = "a connection from %s was closed, since there are too many: see maximum_connections in docs/limits.md"
+        _association_log.log(level, words, address or "an unknown address")
 
     def message_sent(self, association: Association, command: Command) -> None:
         """DEBUG; a response of failure at WARNING."""

@@ -11,7 +11,17 @@ from typing import Any, Final
 
 import pytest
 
-from aiodicom import AssociationAborted, AssociationRejected, Limits, Node, Operation, OperationTimeout, Peer, Server
+from aiodicom import (
+    AssociationAborted,
+    AssociationRejected,
+    Limits,
+    LoggingObserver,
+    Node,
+    Operation,
+    OperationTimeout,
+    Peer,
+    Server,
+)
 from aiodicom.activity import Counters
 from aiodicom.admission import Doorkeeper, LocalTally, Tally
 from aiodicom.dimse.commands import CEchoRQ
@@ -546,3 +556,14 @@ async def test_the_hosts_own_associations_are_counted_as_anybodys() -> None:
         with pytest.raises(AssociationRejected) as caught:
             await connect(server)
         assert (caught.value.result, caught.value.source, caught.value.reason) == (2, 3, 2)
+
+
+async def test_a_flood_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    limits = Limits(maximum_connections_per_address=1)
+    async with served(limits=limits, observers=(LoggingObserver(),)) as server:
+        with caplog.at_level("INFO", "aiodicom"):
+            for _ in range(50):
+                Line(server)
+            await turns()
+    [line] = [record.getMessage() for record in caplog.records if "too many" in record.getMessage()]
+    assert line.startswith("a connection from 10.0.0.1 was closed, since there are too many")

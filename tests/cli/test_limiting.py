@@ -62,7 +62,6 @@ def test_a_wrong_option_says_what_it_may_be(tmp_path: Path, capsys: pytest.Captu
         ("[limits]\nidel = 5", "[limits]: idel: is no limit; they are connect, "),
         ("[limits]\nidle = 0", "[limits]: idle: 0 is none: a number in s, more than 0, or none"),
         ("limits = 5", "[limits]: is no table; write [limits], and below it such as idle = 120"),
-        ("[limits", "is no TOML: "),
     ],
 )
 def test_a_wrong_configuration_says_where(tmp_path: Path, toml: str, words: str) -> None:
