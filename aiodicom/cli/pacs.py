@@ -51,9 +51,6 @@ async def opened_archive(options: Namespace, *, shared: bool = False) -> AsyncIt
         on_duplicate=options.on_duplicate,
         sync=not options.no_sync,
         limits=options.limits,
-        minimum_free=options.limits.minimum_free,
-        minimum_free_share=options.limits.minimum_free_share,
-        maximum_archive=options.limits.maximum_archive,
         shared=shared,
         tls=options.destination_credentials,
     )
