@@ -699,7 +699,7 @@ class Association:
         elif self._response is not None:
             response, data = self._response
             data += received.data
-            limit = MAXIMUM_FAILED_LIST if isinstance(response, SuboperationsRSP) else self._limits.maximum_identifier
+            limit = MAXIMUM_FAILED_LIST if isinstance(response, SuboperationsRSP) else self.limits.maximum_identifier
             if len(data) > limit:
                 raise RemoteProtocolError(f"a response with more than {limit} bytes of data set")
             if received.is_last:
