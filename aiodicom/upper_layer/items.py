@@ -8,7 +8,7 @@ as it came, in `UnknownItem`: PS3.8 §9.3.1 has receivers ignore it, not lose it
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
@@ -139,14 +139,10 @@ class PresentationContextRQ:
 
     @classmethod
     def decode(cls, data: memoryview) -> PresentationContextRQ:
-        if len(data) < 4:
-            raise malformed("a presentation context is cut short")
-        context_id = data[0]
-        if not context_id & 1:
-            raise malformed(f"presentation context ID {context_id} is not odd (PS3.8 §9.3.2.2)")
+        context_id, syntaxes = _split_context(data)
         abstract: list[str] = []
         transfer: list[str] = []
-        for item_type, body in split_items(data[4:]):
+        for item_type, body in syntaxes:
             if item_type == 0x30:
                 abstract.append(decode_uid(body))
             elif item_type == 0x40:
@@ -185,6 +181,14 @@ class PresentationContextAC:
         if len(transfer) != 1:
             raise malformed(f"accepted presentation context {context_id} has {len(transfer)} transfer syntaxes")
         return cls(context_id, result, transfer[0])
+
+
+def _split_context(data: memoryview) -> tuple[int, Iterable[tuple[int, memoryview]]]:
+    if len(data) < 4:
+        raise malformed("a presentation context is cut short")
+    if not data[0] & 1:
+        raise malformed(f"presentation context ID {data[0]} is not odd (PS3.8 §9.3.2.2)")
+    return data[0], split_items(data[4:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def _unlike_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _any_syntaxes(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(cls: type[PresentationContextRQ], data: memoryview) -> PresentationContextRQ:
-        context_id, found = items._split_context(data)
+        context_id, syntaxes = items._split_context(data)
+        found = list(syntaxes)
         abstract = [items.decode_uid(body) for kind, body in found if kind == 0x30] or ["1.2.3"]
         return cls(context_id, abstract[0], tuple(items.decode_uid(body) for kind, body in found if kind == 0x40))
 
