@@ -276,12 +276,10 @@ class Forgetful(Observer):
 
 _REJECTING: Final = "T04/Sta3-Evt8 T08 T09 T10 T36"
 FAULTS: Final[Mapping[str, Fault]] = {
-    "the length of an A-ASSOCIATE-RQ": Fault(
-        "T01", _instead("aiodicom.upper_layer.pdu.MAXIMUM_ASSOCIATE_LENGTH", 1 << 33)
-    ),
+    "the length of an A-ASSOCIATE-RQ": Fault("T01", _limits(maximum_associate_pdu=1 << 33)),
     "the length of a P-DATA-TF": Fault(
         "T02",
-        _instead("aiodicom.server.UpperLayer", lambda *, maximum_length: UpperLayer(maximum_length=0)),  # noqa: ARG005
+        _instead("aiodicom.server.UpperLayer", lambda **others: UpperLayer(**{**others, "maximum_length": 0})),
     ),
     "the type of a PDU": Fault(
         "T03/unknown T03/established T04/Sta2-Evt19 T04/Sta3-Evt19 T04/Sta6-Evt19 T04/Sta8-Evt19",
@@ -321,12 +319,12 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "the stop": Fault("T11", _options(server_class=Undisturbed)),
     "ARTIM": Fault("T12 T13", _limits(IMPATIENT, artim=NEVER)),
     "an ARTIM that is absolute": Fault("T13", _artim_anew),
-    "the end of a stall": Fault("T14/pdu T14/header T14/command T14/message", _limits(IMPATIENT, stall=NEVER)),
+    "the end of a stall": Fault("T14", _limits(IMPATIENT, stall=NEVER, minimum_rate=0)),
     "the rate floor": Fault("T14/floor T14/floor-pdu", _limits(IMPATIENT, minimum_rate=0)),
     "the end of idleness": Fault("T15", _limits(IMPATIENT, idle=None)),
     "the shortest P-DATA-TF": Fault("T16/empty T16/short", _any_pdata_length),
     "the length of a PDV": Fault("T16/length-0 T16/length-1 T16/overrun", _any_pdv_length),
-    "empty fragments": Fault("T16/endless", _instead("aiodicom.upper_layer.pdu.MAXIMUM_TINY_PDVS", 1 << 30)),
+    "empty fragments": Fault("T16/endless", _limits(maximum_tiny_pdvs=1 << 30)),
     "the order of fragments": Fault(
         "T04/Sta6-Evt15 T17 T21 T22/length T22/truncated T22/no-id T22/no-field T22/twice",
         _instead("aiodicom.association.Assembler", AnyAssembler),
@@ -335,7 +333,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         "T18/store", _instead("aiodicom.operation.IncomingDataSet.fail", lambda *_: None)
     ),
     "the close after a release": Fault("T18/never-closes", _limits(IMPATIENT, close=NEVER)),
-    "the length of a command set": Fault("T21", _instead("aiodicom.dimse.fragments.MAXIMUM_COMMAND_SET", 1 << 30)),
+    "the length of a command set": Fault("T21", _limits(maximum_command_set=1 << 30)),
     "responses to nothing": Fault("T22/response", _instead("aiodicom.invoking.Invoker.check", lambda *_: None)),
     "operations": Fault("T23", _instead("aiodicom.handlers.Dispatcher.status_at_once", any_operation)),
     "SOP classes": Fault("T24", _instead("aiodicom.handlers.Dispatcher.status_at_once", any_class)),
