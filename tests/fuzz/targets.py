@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import dimse, seeds, upper_layer
+from tests.fuzz import data_set_seeds, data_sets, dimse, seeds, upper_layer
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
@@ -37,6 +37,22 @@ TARGETS: Final[Mapping[str, Target]] = {
             dimse.messages_in_pieces,
             seeds.for_messages,
             maximum_length=512,
+        ),
+        Target(
+            "Z4",
+            "the structure of data sets",
+            data_sets.structure,
+            data_sets.reading,
+            data_set_seeds.for_structure,
+            memory=data_sets.memory,
+        ),
+        Target(
+            "Z6",
+            "PS3.10 files",
+            data_sets.file,
+            data_sets.file_on_disk,
+            data_set_seeds.for_files,
+            memory=data_sets.memory_of_file,
         ),
         Target(
             "Z8",
