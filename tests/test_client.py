@@ -416,11 +416,11 @@ async def test_a_response_with_an_endless_data_set_is_aborted() -> None:
         await association.abort()
 
 
-async def test_a_request_to_who_performs_nothing_is_unrecognized() -> None:
+async def test_a_request_to_who_performs_nothing_is_not_supported() -> None:
     async def script(peer: RawPeer) -> None:
         await peer.pdu()
         peer.send(accept_pdu(), store_pdu(has_data_set=False))
-        assert (await peer.response()).status == 0x0211
+        assert (await peer.response()).status == 0x0122
         assert await peer.pdu() == RELEASE_RQ
         peer.send(RELEASE_RP)
         answered.set()
