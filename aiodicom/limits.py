@@ -1,7 +1,7 @@
 """Every limit there is, with its default: how long each wait may take, how many may come in, how much is taken of them.
 
 A limit has one name in Python (`Limits(idle=120)`), in `aiodicom.toml` (`[limits]`, `idle = 120`) and on the command line
-(`aiodicom serve --idle 120`). `docs/limits.md` is made of what stands here, by `table()`.
+(`aiodicom serve --idle 120`). `examples/limits.md` is made of what stands here, by `table()`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _number: Final = partial(_limit, unit="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long each wait may take, in seconds; None is for ever. What each is about stands in `docs/limits.md`.
+    """How long each wait may take, in seconds; None is for ever. What each is about stands in `examples/limits.md`.
 
     Raises:
         LocalProtocolError: one of them is none.
@@ -71,7 +71,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Timeouts):
-    """What a server, an archive or a requestor allows; None is no limit. What each is about stands in `docs/limits.md`.
+    """What a server, an archive or a requestor allows; None is no limit. What each is about stands in `examples/limits.md`.
 
     Raises:
         LocalProtocolError: one of them is none.

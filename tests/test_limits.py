@@ -10,13 +10,13 @@ import pytest
 from aiodicom import Limits, LocalProtocolError, Server, Timeouts
 from aiodicom.limits import SILENT_CONNECTIONS, limits_from, limits_of, parse_limit, table
 
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "limits.md"
+DOCUMENT: Final = Path(__file__).parent.parent / "examples" / "limits.md"
 
 
 def test_the_table_is_up_to_date() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     head = text.index("| limit |")
-    assert text[head:] == table(), "put what aiodicom.limits.table() returns at the end of docs/limits.md"
+    assert text[head:] == table(), "put what aiodicom.limits.table() returns at the end of examples/limits.md"
 
 
 def test_a_table_of_toml_is_read() -> None:

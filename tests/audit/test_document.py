@@ -10,7 +10,7 @@ from aiodicom.logs import FIELDS
 from aiodicom.nodes import read_audit
 from tests.certificates import Certificates
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "audit.md"
+PAGE = Path(__file__).parent.parent.parent / "examples" / "audit.md"
 
 
 def test_every_field_is_in_the_table() -> None:
