@@ -43,11 +43,13 @@ async def run(
     Raises:
         Unusable: it cannot be reached, or accepts no association.
     """
-    target = await survey(target)
+    patience = target.patience if target.patience_beside is None else target.patience_beside
+    beside = await survey(replace(target, patience=patience))
+    target = replace(beside, patience=target.patience)
     results: list[Result] = []
     try:
-        async with Probe(target) as probe:
-            await _warm_up(target)
+        async with Probe(beside) as probe:
+            await _warm_up(beside)
             before = await _settled(target.counts) if target.counts else {}
             for group in _groups(cases):
                 done, before = await _run_group(target, group, probe, before)

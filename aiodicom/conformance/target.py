@@ -33,6 +33,8 @@ class Target:
         handshake: how long it waits for the end of a TLS handshake, in seconds.
         tolerance: how much earlier or later than those it may be, in seconds; `stall` and `idle` have twice as much.
         patience: how long to wait for anything else, in seconds.
+        patience_beside: how long the other peer waits, which asks for C-ECHO, and whoever finds out what there is; by default
+            as long.
         unknown_calling: a calling AE title that it does not know.
         wrong_called: a called AE title that it does not have.
         identity: a username and a passcode to give, which it takes.
@@ -62,6 +64,7 @@ class Target:
     handshake: float = 10
     tolerance: float = 0.5
     patience: float = 10
+    patience_beside: float | None = None
     unknown_calling: str | None = None
     wrong_called: str | None = None
     identity: tuple[str, str] | None = None

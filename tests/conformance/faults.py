@@ -29,7 +29,7 @@ from aiodicom.upper_layer.items import PresentationContextRQ
 from aiodicom.upper_layer.pdu import PDV, AAssociateRQ
 from aiodicom.upper_layer.provider import UpperLayer
 from aiodicom.upper_layer.state_machine import AA_6, TABLE, Event, State
-from tests.conformance.hosting import IMPATIENT, LIMITS, READER, READER_NODE
+from tests.conformance.hosting import CAP, IMPATIENT, LIMITS, READER, READER_NODE
 
 NEVER: Final = 1000.0  # seconds
 Plant: TypeAlias = Callable[[pytest.MonkeyPatch], Mapping[str, Any] | None]
@@ -343,7 +343,10 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "matching in time": Fault("T33", _slow_matcher),
     "the first instance": Fault("T38/other", _options(archive_options={"on_duplicate": "replace"})),
     "the first instance until the second one is there": Fault("T38/other T39", _first_removed),
-    "the length of a list of UIDs": Fault("T34/long-list", _instead("aiodicom.archive.query.MAXIMUM_VALUES", 1 << 30)),
+    "the length of a list of UIDs": Fault("T34/long-list", _limits(maximum_uids=1 << 30)),
+    "the length of an instance": Fault("T29", _options(target={"instance_cap": CAP})),
+    "the depth of sequences": Fault("T31/depth T31/identifier-depth", _limits(maximum_depth=1000)),
+    "the number of elements": Fault("T31/elements T31/items", _limits(maximum_elements=1 << 30)),
     "destinations": Fault(
         "T35/unknown",
         _options(nodes=[READER_NODE, Node("x", "NOWHERE-KNOWN", "127.0.0.1", 104)]),

@@ -32,6 +32,9 @@ LIMITS: Final = Limits(maximum_associations=16)
 IMPATIENT: Final = LIMITS.changed(artim=1, stall=2, rate_period=2, idle=4, close=1, handshake=1)
 """Limits that a test can wait for."""
 
+CAP: Final = 1 << 20
+"""The longest instance, in bytes, where there is to be one."""
+
 LONG: Final = 60.0
 """Seconds that an answer may take on a busy machine."""
 
@@ -62,7 +65,7 @@ async def hosted(
 
     Args:
         folder: where it keeps what it is sent.
-        limits: of the server.
+        limits: of the server and the archive.
         server_class: another one, with a fault.
         archive_options: further ones of `Archive`.
         admit: decides about user identities.
@@ -70,7 +73,7 @@ async def hosted(
         target: what the suite is told besides, or otherwise.
         options: further ones of `Server`.
     """
-    archive = Archive(folder, ae_title=AE_TITLE, nodes=tuple(nodes), sync=False, **archive_options or {})
+    archive = Archive(folder, ae_title=AE_TITLE, nodes=tuple(nodes), sync=False, limits=limits, **archive_options or {})
     guards = {"require_called_ae_title": True, "calling_ae_titles": {SUITE, READER}, "port": 0, "observers": ()}
     async with archive:
         server = server_class(

@@ -11,7 +11,7 @@ import pytest
 from aiodicom.conformance.case import Case
 from aiodicom.conformance.cases import CASES, chosen
 from tests.conformance.faults import FAULTS
-from tests.conformance.hosting import differing, hosted, verdicts
+from tests.conformance.hosting import LONG, differing, hosted, verdicts
 
 # Cases that take their time, and are asked for where they are to see something.
 HEAVY = {"T05/repeats", "T11", "T21", "T29/drain", "T30/store", "T31/depth-100000", "T31/elements", "T31/items"}
@@ -52,7 +52,9 @@ def test_a_fault_is_seen(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
             undisturbed = await verdicts(target, others(seen_by))
             assert differing(undisturbed) == {}
             # What sees the fault has seen it by then; what does not, fails this test whenever it ends.
-            found = await verdicts(replace(target, patience=SHORT, tolerance=SHORT), seen_by + last)
+            found = await verdicts(
+                replace(target, patience=SHORT, patience_beside=LONG, tolerance=SHORT), seen_by + last
+            )
             assert set(differing(found)) == {case.id for case in seen_by + last}, differing(found)
 
     asyncio.run(look())

@@ -10,19 +10,18 @@ from aiodicom.conformance.case import Verdict
 from aiodicom.conformance.cases import CASES
 from aiodicom.conformance.needs import NEEDS
 from aiodicom.upper_layer.state_machine import TABLE
-from tests.conformance.hosting import IMPATIENT, UNSEEN, differing, hosted, not_applicable, verdicts
+from tests.conformance.hosting import CAP, IMPATIENT, LIMITS, UNSEEN, differing, hosted, not_applicable, verdicts
 
-# Guards that are not there yet.
-PENDING = {"T30/store", "T31/elements", "T29/cap", "T29/drain"}
+CAPPED = {"T29/cap", "T29/drain"}
 QUICK = tuple(case for case in CASES if not case.is_slow)
-SLOW = tuple(case for case in CASES if case.is_slow and case.id not in PENDING)
+SLOW = tuple(case for case in CASES if case.is_slow)
 
 
 async def test_every_quick_case(tmp_path: Path) -> None:
     async with hosted(tmp_path) as target:
         results = await verdicts(target, QUICK)
-    assert {name: words for name, words in differing(results).items() if name not in PENDING} == {}
-    assert not_applicable(results) - PENDING == UNSEEN | {case.id for case in QUICK if "TLS" in case.needs}
+    assert differing(results) == {}
+    assert not_applicable(results) == UNSEEN | CAPPED | {case.id for case in QUICK if "TLS" in case.needs}
     asked = [result.probe for result in results.values() if result.verdict is Verdict.PASS]
     assert None not in asked, "another peer was asked beside every case"
 
@@ -32,6 +31,14 @@ async def test_every_slow_case(tmp_path: Path) -> None:
         results = await verdicts(target, SLOW)
     assert differing(results) == {}
     assert not_applicable(results) == {"T05/repeats", "T20/silent"}
+
+
+async def test_an_instance_beyond_the_cap(tmp_path: Path) -> None:
+    async with hosted(tmp_path, limits=LIMITS.changed(maximum_instance=CAP), target={"instance_cap": CAP}) as target:
+        results = await verdicts(target, [case for case in CASES if "cap" in case.needs])
+    assert results.keys() == CAPPED
+    assert differing(results) == {}
+    assert not_applicable(results) == set()
 
 
 async def test_every_case_of_tls(tmp_path: Path, tls_options: dict[str, Any]) -> None:
