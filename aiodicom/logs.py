@@ -99,7 +99,9 @@ class LoggingObserver(Observer):
         now = monotonic()
         level = logging.WARNING if now - self._turned_away > QUIET else logging.DEBUG
         self._turned_away = now
-        words = "a connection from %s was closed, since there are too many: see maximum_connections in examples/limits.md"
+        words = (
+            "a connection from %s was closed, since there are too many: see maximum_connections in examples/limits.md"
+        )
         _association_log.log(level, words, address or "an unknown address")
 
     def message_sent(self, association: Association, command: Command) -> None:
