@@ -18,7 +18,7 @@ _PREFIX: Final = "limit_"
 def add_limits(parser: Parser) -> None:
     """Add an option for each limit, which `limits_of` reads."""
     group = parser.add_argument_group(
-        "limits", "Each may also be a line of [limits] in aiodicom.toml, with _ for -. BYTES may be as in 16M, or none."
+        "limits", "Each may also be a line of [limits] in aiodicom.toml, with _ for -. BYTES: as in 16M, or none."
     )
     for name, unit, default, words in described():
         option = (*_SHORTER.get(name, ()), f"--{name.replace('_', '-')}")

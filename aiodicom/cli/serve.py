@@ -48,7 +48,8 @@ destination, from the moment that it stands there. Everybody else may echo and, 
 at localhost, store, unless the configuration says otherwise: [unknown], may = ["echo", "store"].
 SIGINT (Ctrl-C) and SIGTERM let what is being done end; a second one aborts it.
 With --workers, the system shares associations out among so many processes; one that dies is started
-again. --maximum-connections and --maximum-associations are for all of them together. `aiodicom status` shows what they do.
+again. --maximum-connections and --maximum-associations are for all of them together.
+`aiodicom status` shows what they do.
 Over TLS, whoever calls must show a certificate of an authority that --tls-ca names. The files are
 read again when they change, for the connections from then on."""
 

@@ -23,7 +23,7 @@ _PROFILE_OPTIONS = ((("+pg", "--profile-8996"), "bcp195"), (("+pm", "--profile-8
 def add_tls(parser: ArgumentParser) -> None:
     """Add `--tls…`, and what DCMTK has for it."""
     group = parser.add_argument_group(
-        "TLS", "Each but the first two switches TLS on; what is not said stands in the table [tls] of aiodicom.toml."
+        "TLS", "Each but the first two switches TLS on; what is not said stands in [tls] of aiodicom.toml."
     )
     group.add_argument(
         *("--tls", "+tla", "--anonymous-tls"),

@@ -152,7 +152,7 @@ async def test_instances_that_fail_are_named(tmp_path: Path) -> None:
     assert done.exit_code == 69
     unreadable = (
         "0xC000 Failure, Error: Cannot understand, or unable to process "
-        "(The data set is empty or not in its transfer syntax)"
+        "(The data set is damaged, beyond a limit or not in its transfer syntax)"
     )
     assert done.output.splitlines()[1:] == [
         "2 failed:",

@@ -21,7 +21,7 @@ from aiodicom import (
 )
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.peers.archive import check_file_meta, keep_in
-from tests.peers.comparing import bundled_instances, encoded, rounds, take_all
+from tests.peers.comparing import encoded, rounds, take_all, well_formed_instances
 from tests.peers.longest_sent import LongestSent
 from tests.peers.synthetic import deflated_without_padding, element, many_sop_classes, sop_common
 
@@ -145,7 +145,7 @@ def check_all(instances: list[InstanceFile], folder: Path) -> None:
 
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_every_instance_arrives_byte_for_byte(tmp_path: Path) -> None:
-    for share in rounds(bundled_instances()):
+    for share in rounds(well_formed_instances()):
         await send_and_compare(list(share.values()), tmp_path / "kept")
 
 

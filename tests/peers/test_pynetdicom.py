@@ -20,7 +20,15 @@ from aiodicom import (
     contexts_for,
 )
 from tests.peers.archive import check_file_meta, keep_in
-from tests.peers.comparing import bundled, bundled_instances, differences, encoded, rounds, take_all
+from tests.peers.comparing import (
+    bundled,
+    bundled_instances,
+    differences,
+    encoded,
+    rounds,
+    take_all,
+    well_formed_instances,
+)
 from tests.peers.conftest import StartPeer
 from tests.peers.pynetdicom_peer import run_pynetdicom_scu
 
@@ -114,7 +122,7 @@ async def test_its_scp_refuses_an_instance_an_ae_title_and_a_user(pynetdicom_scp
 
 
 async def test_its_scu_stores_every_instance_byte_for_byte(tmp_path: Path) -> None:
-    instances, folder = bundled_instances(), tmp_path / "kept"
+    instances, folder = well_formed_instances(), tmp_path / "kept"
     server = Server(port=0, observers=())
 
     @server.on_c_store
