@@ -30,8 +30,8 @@ NOTES: Final = """\
 
 The nodes are in ./aiodicom.toml where there is one, else in ~/.config/aiodicom/aiodicom.toml.
 Other commands take NAME for a PEER, and `aiodicom serve` allows a node what it may: echo, store,
-find, get, move, and worklist, which is to find in that. Whoever has the AE title of a node, but calls
-from elsewhere, or without that certificate, may do nothing."""
+find, get, move, and worklist, which is to find in that. Whoever has the AE title of a node, but
+calls from elsewhere, or without that certificate, may do nothing."""
 
 HEADINGS: Final = ("NAME", "AE TITLE", "HOST", "PORT", "MAY")
 BOUND: Final = "ONLY FROM"
