@@ -118,9 +118,6 @@ class Limits(Timeouts):
     minimum_free_share: float = _limit(
         5, "the same as a share of the disk; the larger one holds", unit="%", zero="is none"
     )
-    group_commit: float = _seconds(
-        0.005, "a commit may wait for others to share a sync of the disk", zero="is not at all"
-    )
 
     @property
     def connections_per_address(self) -> int:
