@@ -73,8 +73,6 @@ PATIENCE: Final = 10.0
 GRACE: Final = 2.0
 """How long a sub-operation to a move destination may take after a C-CANCEL, in seconds."""
 
-SUB_ASSOCIATION_TIMEOUTS: Final = Timeouts(idle=None)
-
 # PS3.4 Table C.4-2 and Table C.4-3.
 _UNABLE_TO_PERFORM: Final = 0xA702
 _DESTINATION_UNKNOWN: Final = 0xA801
@@ -140,7 +138,7 @@ def move_service(
     *,
     ae_title: str | None = None,
     options: QueryOptions = NO_OPTIONS,
-    timeouts: Timeouts = SUB_ASSOCIATION_TIMEOUTS,
+    timeouts: Timeouts | None = None,
     tls: Credentials | None = None,
     turns: Turns | None = None,
 ) -> Service:
@@ -155,7 +153,8 @@ def move_service(
         model: the information model, by name or SOP class UID.
         ae_title: our own; by default the one by which we were called.
         options: which options of extended negotiation the handler honours.
-        timeouts: of the associations to move destinations.
+        timeouts: of the associations to move destinations, or `Limits`; by default the limits of the operation, but for
+            `idle`, since we are who falls silent there.
         tls: who we are to those nodes that want TLS, and whom we believe; by default those that the system believes.
         turns: how many of these C-MOVEs send to one destination at a time, where several services share that; by default
             `MOVES_PER_DESTINATION`.
@@ -204,7 +203,7 @@ class _Move:
         handler: RetrieveHandler,
         destinations: Destinations,
         ae_title: str | None,
-        timeouts: Timeouts,
+        timeouts: Timeouts | None,
         tls: Credentials,
         turns: Turns,
     ) -> None:
@@ -243,6 +242,7 @@ class _Move:
         self, operation: Operation, destination: Node, items: Sequence[Item], suboperations: _Suboperations
     ) -> None:
         originator = (operation.peer.calling_ae_title, operation.command.message_id)
+        timeouts = operation.limits.changed(idle=None) if self._timeouts is None else self._timeouts
         for plan in plan_associations(items):
             left = deque(plan.files)
             while left and not suboperations.is_cancelled:
@@ -254,7 +254,7 @@ class _Move:
                         called_ae_title=destination.ae_title,
                         calling_ae_title=self._ae_title or operation.peer.called_ae_title,
                         contexts=plan.contexts,
-                        timeouts=self._timeouts,
+                        timeouts=timeouts,
                         tls=credentials_for(destination, self._tls),
                     ) as association:
                         store = partial(association.c_store, move_originator=originator)

@@ -59,8 +59,7 @@ QUICK = Timeouts(associate=SHORT, response=SHORT, idle=None)
 
 def moving(handler: Any, destinations: Any, **options: Any) -> AbstractAsyncContextManager[Server]:  # noqa: ANN401
     """A server with a handler of C-MOVE."""
-    timeouts = options.pop("sub_timeouts", Timeouts(idle=None))
-    service = move_service(handler, destinations, timeouts=timeouts)
+    service = move_service(handler, destinations, timeouts=options.pop("sub_timeouts", Timeouts(idle=None)))
     return serving(services=[service], **{"timeouts": Timeouts(idle=None), **options})
 
 
@@ -359,6 +358,22 @@ async def test_a_destination_that_stalls(when: str) -> None:
     assert (final.status, counters(final)) == (0xA702, (None, 0, 2, 0))
     assert uids == [instance_uid(1), instance_uid(2)]
     assert final.error_comment == "OperationTimeout at the move destination"
+
+
+async def test_a_destination_has_as_long_as_the_server_allows(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(peer: RawPeer) -> None:
+        await accept(peer)
+        await message(peer)
+        assert await peer.pdu() == ABORT_BY_USER
+
+    caplog.set_level(logging.WARNING, "aiodicom.retrieve")
+    async with raw_server(script) as scp:
+        destinations = {"DEST": ("127.0.0.1", scp.port)}
+        final, uids = await moved(
+            returning(ct_instance(1)), destinations, sub_timeouts=None, timeouts=Timeouts(response=SHORT)
+        )
+    assert (final.status, uids) == (0xA702, [instance_uid(1)])
+    assert f"no progress in phase 'response' for {SHORT:g} s" in caplog.text
 
 
 class Mortal:
