@@ -35,8 +35,8 @@ NOTES: Final = f"""\
 
 AET is where the instances go to: an AE title that the peer knows, with its address; the name of a
 node of ours, for its AE title; or self, to receive them here, as aiodicom get does. For that the
-peer must know our AE title, with the address of this machine and --port; over TLS with a certificate
-of ours, we listen for TLS, too.
+peer must know our AE title, with the address of this machine and --port; over TLS with a
+certificate of ours, we listen for TLS, too.
 
 {wanted.FORMS.format(command="aiodicom move PEER --to AET")}
 
