@@ -22,7 +22,7 @@ from tests.loopback import CT, data_set, instance_uid
 from tests.peers.process import Finished, execute
 
 PROGRAM: Final = (sys.executable, "-m", "aiodicom")
-SECONDS_FOR_A_LINE: Final = 30.0
+SECONDS_FOR_A_LINE: Final = 60.0
 # A process does not care which event loop waits for it.
 once = pytest.mark.asyncio(loop_factories=["asyncio"])
 
