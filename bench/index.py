@@ -52,7 +52,7 @@ def main() -> None:
 async def measure(folder: Path, kept: int, found: int) -> list[tuple[str, str, str]]:
     """Return what was measured, a row each."""
     rows = []
-    small, length = _copies(next(iter(Objects(folder / "objects").studies(1).iterdir())), kept)
+    small, length = copies(next(iter(Objects(folder / "objects").studies(1).iterdir())), kept)
     for sync in (True, False):
         rate, cpu = await keep(folder / f"kept-{sync}", small, sync=sync)
         what = f"{kept:,} instances of {length:,} bytes kept, {'synced' if sync else 'not synced'}"
@@ -89,8 +89,8 @@ async def keep(folder: Path, instances: Iterable[aiodicom.EncodedInstance], *, s
         return count / (time.perf_counter() - begun), (time.process_time() - cpu) / count
 
 
-def _copies(file: Path, count: int) -> tuple[list[aiodicom.EncodedInstance], int]:
-    """The instance of a file, as often as wanted, twenty to a series, each with a UID of its own; and its length."""
+def copies(file: Path, count: int) -> tuple[list[aiodicom.EncodedInstance], int]:
+    """Return the instance of a file, as often as wanted, twenty to a series, each with a UID of its own; and its length."""
     opened = aiodicom.open_instance(file)
     data = file.read_bytes()[opened.data_set_offset :]
     # The number stands in every identifying value; that of the instance comes first, behind the SOP class.
