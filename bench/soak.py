@@ -3,9 +3,10 @@
     uv run python -m bench.soak --minutes 10
     uv run python -m bench.soak --seconds 30 --clients 50
 
-The load comes in waves. After each, when the last client has gone, the server must have as many tasks and descriptors as
-after the first ones, no association, no temporary file; so must the clients' process. Its end is 1 where anything was not
-as it must be.
+Beside those that keep the rules there are some that do not: malformed and oversized PDUs, damaged and deeply nested
+instances, connections that are silent, closed by half, or cut off. The load comes in waves. After each, when the last client
+has gone, the server must have as many tasks and descriptors as after the first ones, no association, no temporary file; so
+must the clients' process. Its end is 1 where anything was not as it must be.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import linear_regression
 from typing import Final
 
 import uvloop
@@ -81,6 +83,7 @@ class Watch:
 
     most: dict[str, int] = field(default_factory=dict)
     quiet: list[Look] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # in seconds, of what is in `quiet`
 
     def note(self, look: Look) -> None:
         """Take note of a look at it under load."""
@@ -94,6 +97,16 @@ class Watch:
         return ", ".join(
             f"{name} {_amount(name, min(values))} to {_amount(name, max(values))}" for name, values in spans.items()
         )
+
+    def rest(self, look: Look) -> None:
+        """Take note of a look at it when it was quiet."""
+        self.quiet.append(look)
+        self.times.append(time.monotonic())
+
+    def slope(self) -> float:
+        """Return by how many bytes an hour its memory at rest grew after the warm-up: the line nearest to all looks."""
+        resident = [look.resident for look in self.quiet[WARM_UP:]]
+        return 3600 * linear_regression(self.times[WARM_UP:], resident).slope
 
     def violations(self, who: str, limits: Mapping[str, int]) -> list[str]:
         """Return what has grown since the warm-up by more than it may."""
@@ -225,9 +238,9 @@ class Soak:
                 self.ledger.violations.append(f"a wave left {files} temporary files, and the server with {look}")
                 break
             await asyncio.sleep(SECONDS_BETWEEN_SAMPLES / 4)
-        self.of_server.quiet.append(look)
+        self.of_server.rest(look)
         gc.collect()
-        self.of_clients.quiet.append(_own_look(len(gc.get_objects())))
+        self.of_clients.rest(_own_look(len(gc.get_objects())))
 
     def _descriptors(self) -> float:
         """How many it had after the first waves."""
@@ -282,6 +295,7 @@ async def soak(folder: Path, *, seconds: float, clients: int, seed: int) -> list
     for who, watch in (("server", run.of_server), ("clients", run.of_clients)):
         print(f"{who}, at most: {_words(watch.most)}")
         print(f"{who}, at rest: {watch.spans()}")
+    print(f"server, at rest: resident {run.of_server.slope() / MB:+.1f} MB an hour")
     return [
         *ledger.violations,
         *run.of_server.violations("server", OF_SERVER),

@@ -1,4 +1,4 @@
-"""What the clients of `bench.soak` do to the server: what is in order, what is left half-way, what is against the rules."""
+"""What the clients of `bench.soak` do to the server: what is in order, what is left half-way, what means harm."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import aiodicom
 from aiodicom.uids import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE, VERIFICATION
 from bench.archives import AE_TITLE, MOVE_AE_TITLE
 from bench.processes import LOOPBACK
+from bench.soak_hostile import damaged, garble, half_close, offend, say_nothing
 from bench.soak_objects import CT, SYNTAX, Name, data_set, draw, instance, name_of, study_of, study_uid
 from bench.soak_raw import cut_off, leave_unread
 
@@ -326,6 +327,42 @@ class Client:
         await leave_unread(self._crowd.port, self._rng)
         self._ledger.done["TCP reset"] += 1
 
+    # With intent.
+
+    async def offend(self) -> None:
+        """PDUs and messages against the rules, and the A-ABORT that they are to have."""
+        await offend(self._crowd.port, self._rng, self._crowd.patience)
+        self._ledger.done["offence"] += 1
+
+    async def garble(self) -> None:
+        """An A-ASSOCIATE-RQ with some bytes changed."""
+        await garble(self._crowd.port, self._rng, self._crowd.patience)
+        self._ledger.done["garbled request"] += 1
+
+    async def store_damaged(self) -> None:
+        """Instances that are truncated, nested too deep, or others than they say; then a C-ECHO on the same association."""
+        async with self._crowd.association() as association:
+            for _ in range(self._rng.randint(1, 3)):
+                what, instance, status = damaged(Name(self._new_study(), 0, 0), self._rng)
+                response = await association.c_store(instance)
+                if response.status != status:
+                    raise Violation(f"an instance that is {what} was answered with {response.status!r}")
+                self._ledger.done["damaged instance"] += 1
+            await association.c_echo()
+
+    async def half_close(self) -> None:
+        """A connection closed by half, at any byte of an association and a store."""
+        name = draw(self._rng, self._new_study(), 0)
+        self._ledger.attempted.add(name)
+        async with self._turn(name):
+            await half_close(self._crowd.port, name, self._rng, self._crowd.patience)
+        self._ledger.done["half-closed"] += 1
+
+    async def say_nothing(self) -> None:
+        """A connection, and nothing more until the server ends it."""
+        await say_nothing(self._crowd.port, self._crowd.patience)
+        self._ledger.done["said nothing"] += 1
+
     async def _cut_off(self, *, wait: bool) -> None:
         name = draw(self._rng, self._new_study(), 0)
         self._ledger.attempted.add(name)
@@ -378,5 +415,10 @@ ACTS: Final[dict[tuple[str, Act], float]] = {
     ("reset", Client.reset): 8,
     ("fall silent", Client.fall_silent): 2,
     ("read nothing", Client.read_nothing): 2,
+    ("offend", Client.offend): 10,
+    ("garble", Client.garble): 4,
+    ("store damaged", Client.store_damaged): 6,
+    ("half-close", Client.half_close): 4,
+    ("say nothing", Client.say_nothing): 2,
 }
 """What they do, and how often, one against the other."""

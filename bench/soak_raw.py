@@ -29,9 +29,10 @@ _CONTEXTS: Final = (
     PresentationContextRQ(FIND_CONTEXT, STUDY_ROOT_FIND, (IMPLICIT_VR_LITTLE_ENDIAN,)),
     PresentationContextRQ(STORE_CONTEXT, CT, (SYNTAX,)),
 )
-_REQUEST: Final = AAssociateRQ(
+REQUEST: Final = AAssociateRQ(
     AE_TITLE, "RAW", _CONTEXTS, (MaximumLength(MAXIMUM_LENGTH), ImplementationClassUID(IMPLEMENTATION_CLASS_UID))
 ).encode()
+"""An A-ASSOCIATE-RQ, to find and to store."""
 
 
 class NotEnded(Exception):
@@ -56,14 +57,14 @@ async def cut_off(port: int, name: Name, rng: random.Random, patience: float | N
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:
         if rng.random() < 0.2:
-            writer.write(_REQUEST[: rng.randrange(1, len(_REQUEST))])
+            writer.write(REQUEST[: rng.randrange(1, len(REQUEST))])
         else:
-            message = _store(name)
-            writer.write(_REQUEST)
-            await _answer(reader)
+            message = store(name)
+            writer.write(REQUEST)
+            await answer(reader)
             writer.write(message[: rng.randrange(1, len(message))])
         if patience is not None:
-            await _ended(reader, patience)
+            await ended(reader, patience)
             return "silence"
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(rng.uniform(0, 0.1)):
@@ -80,8 +81,8 @@ async def leave_unread(port: int, rng: random.Random) -> None:
     """Ask for all studies, read some of the answer, and reset the connection."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:
-        writer.write(_REQUEST)
-        await _answer(reader)
+        writer.write(REQUEST)
+        await answer(reader)
         writer.write(request())
         async with asyncio.timeout(SECONDS_FOR_AN_ANSWER):
             await reader.read(rng.randrange(1, MOST_UNREAD))
@@ -90,19 +91,26 @@ async def leave_unread(port: int, rng: random.Random) -> None:
         writer.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> None:
+async def answer(reader: asyncio.StreamReader) -> None:
+    """Take the answer to `REQUEST`."""
     async with asyncio.timeout(SECONDS_FOR_AN_ANSWER):
         head = await reader.readexactly(6)
         await reader.readexactly(int.from_bytes(head[2:]))
 
 
-async def _ended(reader: asyncio.StreamReader, patience: float) -> None:
+async def ended(reader: asyncio.StreamReader, patience: float) -> bytes:
+    """Wait until the server ends a connection, and return what it said before; b"" where it reset it.
+
+    Raises:
+        NotEnded: it did not, within so many seconds and some more.
+    """
     try:
         async with asyncio.timeout(patience + SECONDS_OF_GRACE):
             with suppress(ConnectionError):
-                await reader.read()
+                return await reader.read()
     except TimeoutError:
         raise NotEnded(f"{patience:g} s of silence, and the connection was still there much later") from None
+    return b""
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -111,7 +119,8 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _store(name: Name) -> bytes:
+def store(name: Name) -> bytes:
+    """Return the C-STORE of an instance, as PDUs."""
     command = CStoreRQ(message_id=1, affected_sop_class_uid=CT, affected_sop_instance_uid=name.sop_instance_uid)
     encoded = encode_command(command, has_data_set=True)
     data = data_set(name)
