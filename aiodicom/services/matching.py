@@ -238,7 +238,8 @@ def pairs_in(tags: Iterable[int]) -> list[tuple[int, int]]:
 
 def items_of(dataset: Dataset, tag: int) -> Sequence[Dataset]:
     """Return the items of a sequence; none where there is none."""
-    if tag not in dataset:
+    # Of what comes with another VR pydicom would try to make sense, and raises where there is no such VR.
+    if tag not in dataset or dataset.get_item(tag).VR not in ("SQ", "UN", None):
         return ()
     element = dataset[tag]
     return element.value or () if element.VR == "SQ" else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import data_set_seeds, data_sets, dimse, seeds, upper_layer
+from tests.fuzz import data_set_seeds, data_sets, dimse, identifiers, seeds, upper_layer
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
@@ -45,6 +45,16 @@ TARGETS: Final[Mapping[str, Target]] = {
             data_sets.reading,
             data_set_seeds.for_structure,
             memory=data_sets.memory,
+        ),
+        Target(
+            "Z5",
+            "identifiers, to SQL and to the matcher",
+            identifiers.compiled,
+            identifiers.asked,
+            identifiers.seeds,
+            memory=identifiers.memory,
+            maximum_length=1024,
+            in_ci=20_000,
         ),
         Target(
             "Z6",

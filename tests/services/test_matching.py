@@ -12,7 +12,7 @@ from aiodicom.dataset import decode_data_set
 from aiodicom.errors import InvalidInstance
 from aiodicom.query import QueryOptions
 from aiodicom.rows import Row, encode_row
-from aiodicom.services.matching import Keys, answer, fold_name, matches, text_of
+from aiodicom.services.matching import Keys, answer, fold_name, items_of, matches, text_of
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 Maker = Callable[[Row], Dataset]
@@ -327,3 +327,11 @@ def test_a_value_of_a_length_that_its_vr_cannot_have_matches_nothing_and_harms_n
     with pytest.raises(InvalidInstance, match="cannot be decoded"):
         text_of(damaged, 0x00280010)
     assert text_of(damaged, 0x00280010, errors="replace") == ""
+
+
+def test_a_sequence_of_a_vr_that_does_not_exist_is_none() -> None:
+    level = bytes.fromhex("08005200") + b"CS\x06\x00STUDY "
+    qualifiers = bytes.fromhex("10002400") + b"QN\x04\x00\x00\x01\x02\x03"
+    identifier = decode_data_set(level + qualifiers, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert items_of(identifier, 0x00100024) == ()
+    assert matches(identifier, Dataset())
