@@ -63,7 +63,9 @@ def _stored() -> Dataset:
 
 def _decoded(data: bytes) -> tuple[Dataset, QueryOptions] | None:
     try:
-        identifier = decode_data_set(data[1:], EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            identifier = decode_data_set(data[1:], EXPLICIT_VR_LITTLE_ENDIAN, bounds=Bounds())
     except InvalidInstance:
         return None
     return identifier, OPTIONS[data[0] % len(OPTIONS)]
