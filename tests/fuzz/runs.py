@@ -124,7 +124,7 @@ def run_slice(target: Target, folder: Folder, *, executions: int, seconds: int =
         *(sys.executable, "-m", "tests.fuzz.engine", target.name),
         *(f"-runs={executions}", f"-max_total_time={seconds}", f"-max_len={target.maximum_length}", f"-seed={seed}"),
         *(f"-rss_limit_mb={MEMORY_MB}", f"-timeout={SECONDS_FOR_ONE}", "-print_final_stats=1", "-reload=0"),
-        f"-stop_file={folder.stop}",
+        *(f"-stop_file={folder.stop}", f"-report_slow_units={SECONDS_FOR_ONE}"),
         *(f"-artifact_prefix={folder.findings(target)}{os.sep}", str(folder.corpus(target))),
     ]
     status, used, said = _run(command)
