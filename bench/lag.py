@@ -2,7 +2,8 @@
 
 A server with an archive runs in a process of its own; a coroutine in it asks to be woken every 5 ms, and writes down how
 late that was. Meanwhile a client sends, one after the other, what is meant to hold the loop up, and asks for a C-ECHO after
-each.
+each. On a machine that has other work, the loop is also late because others have the processors. So the CPU time is taken,
+too, that all threads of the process had in such a wait: of a lag, no more than that can be of our making.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
-from typing import Final
+from time import perf_counter, process_time
+from typing import Final, NamedTuple
 
 from pydicom import Dataset
 
 from aiodicom import EncodedInstance, Node, ProposedContext, Server, associate
 from aiodicom.archive import Archive
+from aiodicom.cli.pacs import settled
 from aiodicom.dataset import decode_data_set
 from aiodicom.errors import DimseError
 from aiodicom.uids import (
@@ -39,6 +42,13 @@ WORST: Final = 0.05
 
 _CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 _UNDEFINED: Final = 0xFFFFFFFF
+
+
+class Lag(NamedTuple):
+    """How late the loop was, and how much of that can be of our making, in seconds."""
+
+    late: float
+    ours: float
 
 
 def element(tag: int, value: bytes, length: int | None = None) -> bytes:
@@ -100,38 +110,40 @@ def identifiers() -> Iterator[tuple[str, Dataset]]:
         yield name, decode_data_set(data, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
-async def _serve(folder: Path, pipe: Connection) -> None:
+async def _serve(folder: Path, pipe: Connection, as_library: bool) -> None:
     loop = asyncio.get_running_loop()
-    lags: list[float] = []
+    lags: list[Lag] = []
 
     async def sample() -> None:
         while True:
-            due = loop.time() + PERIOD
+            due, cpu = loop.time() + PERIOD, process_time()
             await asyncio.sleep(PERIOD)
-            lags.append(loop.time() - due)
+            late = loop.time() - due
+            lags.append(Lag(late, min(late, process_time() - cpu)))
 
     nodes = [Node("scu", "SCU", "localhost", 11113)]
     archive = Archive(folder, nodes=nodes, sync=False)
     async with archive, Server("SCP", port=0, services=archive.services(), observers=()) as server:
-        sampler = asyncio.create_task(sample())
-        pipe.send(server.port)
-        while await asyncio.to_thread(pipe.recv):
-            pipe.send(lags[:])
-            lags.clear()
-        sampler.cancel()
+        with nullcontext() if as_library else settled():
+            sampler = asyncio.create_task(sample())
+            pipe.send(server.port)
+            while await asyncio.to_thread(pipe.recv):
+                pipe.send(lags[:])
+                lags.clear()
+            sampler.cancel()
 
 
-def _run_server(folder: Path, pipe: Connection) -> None:
-    asyncio.run(_serve(folder, pipe))
+def _run_server(folder: Path, pipe: Connection, as_library: bool) -> None:
+    asyncio.run(_serve(folder, pipe, as_library))
 
 
-async def _measure(pipe: Connection) -> list[tuple[str, str, float, list[float]]]:
-    def lags() -> list[float]:
+async def _measure(pipe: Connection) -> list[tuple[str, str, float, list[Lag]]]:
+    def lags() -> list[Lag]:
         pipe.send(True)
-        found: list[float] = pipe.recv()
+        found: list[Lag] = pipe.recv()
         return found
 
-    rows: list[tuple[str, str, float, list[float]]] = []
+    rows: list[tuple[str, str, float, list[Lag]]] = []
     port = await asyncio.to_thread(pipe.recv)
     contexts = [
         ProposedContext(VERIFICATION),
@@ -139,19 +151,21 @@ async def _measure(pipe: Connection) -> list[tuple[str, str, float, list[float]]
         ProposedContext(_CT, (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)),
         ProposedContext(STUDY_ROOT_FIND, (IMPLICIT_VR_LITTLE_ENDIAN,)),
     ]
+    stored, asked = list(instances()), list(identifiers())  # which takes seconds that are not to be measured
     async with associate(
         "127.0.0.1", port, contexts=contexts, calling_ae_title="SCU", called_ae_title="SCP", observers=()
     ) as association:
         await association.c_echo()
+        lags()
         await asyncio.sleep(0.5)
         rows.append(("nothing", "", 0.5, lags()))
-        for name, instance in instances():
+        for name, instance in stored:
             begun = perf_counter()
             status = f"0x{int((await association.c_store(instance)).status):04X}"
             took = perf_counter() - begun
             await association.c_echo()
             rows.append((f"store: {name}", status, took, lags()))
-        for name, identifier in identifiers():
+        for name, identifier in asked:
             begun = perf_counter()
             try:
                 await association.c_find(identifier).all()
@@ -167,11 +181,16 @@ async def _measure(pipe: Connection) -> list[tuple[str, str, float, list[float]]
 def main() -> int:
     """Measure, print a table, and tell by the exit status whether the loop was too late."""
     parser = argparse.ArgumentParser(prog="python -m bench.lag", description=__doc__)
-    parser.parse_args()
+    parser.add_argument(
+        "--as-library",
+        action="store_true",
+        help="leave garbage collections as they are in a program that mounts an archive; `aiodicom serve` does not",
+    )
+    options = parser.parse_args()
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
-        server = context.Process(target=_run_server, args=(Path(folder), theirs))
+        server = context.Process(target=_run_server, args=(Path(folder), theirs, options.as_library))
         server.start()
         try:
             rows = asyncio.run(_measure(ours))
@@ -181,15 +200,19 @@ def main() -> int:
             if server.is_alive():
                 server.terminate()
                 server.join()
-    worst = 0.0
-    print("| what came | status | took ms | samples | p99.9 lag ms | max lag ms |\n|---|---|---|---|---|---|")
+    worst = Lag(0.0, 0.0)
+    print("| what came | status | took ms | samples | p99.9 lag ms | max lag ms | of our making ms |")
+    print("|---|---|---|---|---|---|---|")
     for name, status, took, lags in rows:
-        ordered = sorted(lags) or [0.0]
-        worst = max(worst, ordered[-1])
+        ordered = sorted(lag.late for lag in lags) or [0.0]
         late = ordered[min(len(ordered) - 1, int(len(ordered) * 0.999))]
-        print(f"| {name} | {status} | {took * 1e3:.0f} | {len(lags)} | {late * 1e3:.1f} | {ordered[-1] * 1e3:.1f} |")
-    print(f"\nmax lag {worst * 1e3:.1f} ms, {'less than' if worst < WORST else 'MORE THAN'} {WORST * 1e3:.0f} ms")
-    return 0 if worst < WORST else 1
+        longest = Lag(ordered[-1], max((lag.ours for lag in lags), default=0.0))
+        worst = Lag(*map(max, worst, longest))
+        figures = f"{late * 1e3:.1f} | {longest.late * 1e3:.1f} | {longest.ours * 1e3:.1f}"
+        print(f"| {name} | {status} | {took * 1e3:.0f} | {len(lags)} | {figures} |")
+    verdict = f"{'less than' if worst.late < WORST else 'MORE THAN'} {WORST * 1e3:.0f} ms"
+    print(f"\nmax lag {worst.late * 1e3:.1f} ms, {verdict}; of our making {worst.ours * 1e3:.1f} ms at most")
+    return 0 if worst.late < WORST else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shlex
 import signal
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from aiodicom.cli import serve
+from aiodicom.cli.pacs import opened_archive
 from tests.cli.running import PROGRAM, Running, once, run, started, write_files
 from tests.loopback import RawPeer, data_set, fragment_pdu, request_pdu, store_pdu
 from tests.peers.comparing import bundled
@@ -296,3 +299,10 @@ async def test_worklist_files_are_answered_from(tmp_path: Path) -> None:
         answered = await run_findscu(server.port, *keys, model="-W", options=["-aet", "CT"])
     assert answered.statuses == [0xFF00, 0x0000]
     assert [str(match.PatientName) for match in answered.matches] == ["Doe^Jane"]
+
+
+async def test_garbage_collections_pass_over_what_is_loaded_as_long_as_it_serves(tmp_path: Path) -> None:
+    options = serve.parse(["--storage", str(tmp_path)])
+    async with opened_archive(options):
+        assert gc.get_freeze_count() > 10_000  # pydicom alone has more
+    assert gc.get_freeze_count() == 0
