@@ -361,7 +361,7 @@ class Shipment:
         """Wait for a while since there is no association to be had; or give the peer up."""
         is_hopeless = tries > self._manner.retries or not _may_pass(error, was_reached=self._pool.was_reached)
         if is_hopeless and not self._leases:  # else others are at work, and the peer has no more than that for us
-            _log.info("%s is given up for now: %s", self._peer, error)
+            _log.info("%s is given up for now: %s", self._peer, str(error))
             self._outage = error, self._now() + LONGEST_BACKOFF
             self._ready.extend(parcel for *_, parcel in self._put_off)
             self._put_off.clear()
@@ -370,7 +370,7 @@ class Shipment:
                 self._report(parcel, error=error)
             return
         if self._leases and self._climb.refused(len(self._leases), self._now()):
-            _log.info("%s takes no further association: %s", self._peer, error)
+            _log.info("%s takes no further association: %s", self._peer, str(error))
             self._adjust()
         self._changed.set()
         delay = self._manner.delay(tries)

@@ -193,7 +193,8 @@ class Retriever:
         except NoAcceptedContext as error:
             if move is None:
                 raise _no_way(error) from None
-            _log.info("%s; trying the other way to retrieve", error)
+            # In words: whoever keeps the record would keep with the exception all that its traceback holds.
+            _log.info("%s; trying the other way to retrieve", str(error))
         return await ways[1]()
 
     async def begin_get(self, loan: Loan, inquiry: Inquiry, idle_timeout: float | None, intake: Intake) -> Responses:
@@ -260,7 +261,7 @@ class Retriever:
                         return ()
                     classes.update(dict.fromkeys([found] if isinstance(found, str) else found))
         except _UNANSWERED as error:
-            _log.debug("which SOP classes there are is not known: %s", error)
+            _log.debug("which SOP classes there are is not known: %s", str(error))
             return ()
         return tuple(map(str, classes))
 
