@@ -249,7 +249,9 @@ class Pool:
         except (AssociationAborted, AssociationRejected) as error:
             if window == 1 or (isinstance(error, AssociationRejected) and error.result == TRANSIENT):
                 raise
-            _log.info("an association with an operations window offered (PS3.7 §D.3.3.3): %s; trying without it", str(error))
+            _log.info(
+                "an association with an operations window offered (PS3.7 §D.3.3.3): %s; trying without it", str(error)
+            )
         association = await self._request(proposal, 1)
         self.refuses_window = True
         return association
