@@ -113,8 +113,10 @@ class Auditor(Observer):
             self._transferred(self._senders(operation), account.counts)
         elif isinstance(command, CStoreRQ) and account is not None:
             if not account.counts and status is not None:
-                account.enter(Subject(), operation.sop_class_uid, succeeded=_outcome(status) is Outcome.SUCCESS)
-            self._sum_of(association).add(account.counts)
+                # That of the context: of the command's, where it was refused, there may be any number.
+                sop_class = operation.context.abstract_syntax
+                account.enter(Subject(), sop_class, succeeded=_outcome(status) is Outcome.SUCCESS)
+            self._stored(association, account.counts)
 
     def _query(self, operation: Operation, status: int | None) -> None:
         asks = _participant(operation.peer, SOURCE, is_requestor=True)
@@ -139,10 +141,14 @@ class Auditor(Observer):
             return (sends, gets, _participant(peer, is_requestor=True), *_users(peer))
         return (sends, _participant(peer, DESTINATION, is_requestor=True), *_users(peer))
 
-    def _sum_of(self, association: Association) -> _Sum:
+    def _stored(self, association: Association, counts: Counts) -> None:
         if (total := self._sums.get(association)) is None:
-            total = self._sums[association] = _Sum(self, association.peer)
-        return total
+            total = _Sum(self, association.peer)
+            if association.is_open:
+                self._sums[association] = total
+        total.add(counts)
+        if not association.is_open:  # the handler has ended after it, behind `association_closed`
+            total.end()
 
     def begun(self, peer: Peer, subject: Subject, sop_class_uids: Iterable[str]) -> None:
         """Tell that a peer has begun to store instances of a study."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +35,7 @@ from aiodicom import (
 from aiodicom.accounts import Subject
 from aiodicom.audit import Auditor, AuditTrail
 from aiodicom.audit import auditor as auditor_module
+from aiodicom.dimse.commands import CStoreRQ, CStoreRSP
 from aiodicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_FIND, VERIFICATION
 from tests.archive.keeping import STUDY, instance
 from tests.audit.collecting import Kept, Told, until
@@ -187,6 +190,46 @@ async def test_studies_without_end_are_not_kept_in_memory(tmp_path: Path, monkey
             await association.c_store(instance(number, **WHOSE, **uids))
         await until(lambda: len(kept.of("DICOM Instances Transferred")) == 6)
     assert len(await stored(kept, 7)) == 7
+
+
+async def test_an_association_that_breaks_while_it_stores_is_not_kept_in_memory() -> None:
+    async def keep(operation: Operation) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if operation.sop_instance_uid.endswith(".2"):
+                assert operation.account is not None
+                operation.account.enter(Subject(*SUBJECT), CT, effect="C")
+
+    begun = asyncio.Event()
+    async with audited(store=keep) as (server, kept):
+        for number in (1, 2):
+            begun.clear()
+            async with connect(server, contexts=[ProposedContext(CT, (EXPLICIT_VR_LITTLE_ENDIAN,))]) as association:
+                storing = asyncio.create_task(association.c_store(instance(number)))
+                await begun.wait()
+                await association.abort()
+                with pytest.raises(AssociationError):
+                    await storing
+        [message] = await stored(kept)
+        [auditor] = server.observers
+        assert isinstance(auditor, Auditor)
+        await until(lambda: not server.associations)
+        assert not auditor._sums
+    assert (message.subject, message.sop_classes) == (SUBJECT, {CT: 1})
+
+
+async def test_sop_classes_without_end_are_not_kept_in_memory() -> None:
+    async with audited(store=lambda _: None) as (server, kept):
+        async with connect(server, contexts=[ProposedContext(CT, (EXPLICIT_VR_LITTLE_ENDIAN,))]) as association:
+            [context] = association.contexts
+            for number in range(5):
+                request = partial(CStoreRQ, affected_sop_class_uid=f"1.2.{number}", affected_sop_instance_uid="1.2")
+                response = await association._exchange(context, request, CStoreRSP, b"")
+                assert response.status == 0x0122
+        [message] = await stored(kept)
+    assert (message.outcome, message.sop_classes) == (4, {CT: 5})
 
 
 # Asking.
