@@ -22,6 +22,9 @@ _LOST: Final = "the peer closed the connection in the TLS handshake: does it tak
 LINGER: Final = 1.0
 """How long a peer may still send after a handshake that failed, in seconds: closed at once, it might not see the alert."""
 
+ANSWERS_LIMIT: Final = 64 * 1024
+"""How many bytes TLS itself may answer (RFC 8446 §4.6.3, KeyUpdate) to a peer that does not read, before it is cut off."""
+
 
 class _Phase(Enum):
     HANDSHAKE = auto()
@@ -70,6 +73,8 @@ class SecureTransport(asyncio.BufferedProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._shaken = asyncio.Event()
         self._is_held = False
+        self._is_full = False  # the peer does not read what was written
+        self._answered = 0  # bytes since then
         self._discarded = 0
 
     async def established(self) -> None:
@@ -113,9 +118,11 @@ class SecureTransport(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
+        self._is_full, self._answered = True, 0
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
+        self._is_full = False
         self._connection.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,7 +189,17 @@ class SecureTransport(asyncio.BufferedProtocol):
             if length < len(self._buffer):
                 break
         if self._outgoing.pending:
-            self._flush()
+            self._answer()
+
+    def _answer(self) -> None:
+        """Send what TLS itself has to say to what came, which nobody else bounds."""
+        if self._is_full:
+            self._answered += self._outgoing.pending
+            if self._answered > ANSWERS_LIMIT:
+                self.error = self._described(ConnectionAbortedError("the peer asks on, and reads no answer"))
+                self.abort()
+                return
+        self._flush()
 
     def _decrypt(self) -> int:
         """Return how many bytes are in the buffer now: if it is not full, there are no more."""

@@ -20,6 +20,7 @@ from aiodicom import (
     Server,
     Timeouts,
 )
+from aiodicom.secure_transport import ANSWERS_LIMIT, SecureTransport
 from tests.certificates import Certificates, Pair
 from tests.loopback import (
     SHORT,
@@ -323,6 +324,57 @@ async def test_close_notify_ends_the_association(certificates: Certificates) -> 
         await peer.rest()
         await recorder.until(lambda: recorder.closed)
     assert isinstance(recorder.closed[0], AssociationAborted)
+
+
+class Answering:
+    """A TLS that answers whatever comes with so many bytes, as it does a KeyUpdate (RFC 8446 §4.6.3)."""
+
+    def __init__(self, secure: SecureTransport, length: int) -> None:
+        self._secure = secure
+        self._length = length
+        self.count = 0
+
+    def pending(self) -> int:
+        return 0
+
+    def read(self, _length: int, _buffer: memoryview) -> int:
+        self._secure._incoming.read()
+        self._secure._outgoing.write(bytes(self._length))
+        self.count += 1
+        raise ssl.SSLWantReadError
+
+
+async def test_who_has_tls_answer_on_and_reads_nothing_is_cut_off(certificates: Certificates) -> None:
+    recorder = Recorder()
+    async with (
+        serving_tls(certificates, observers=[recorder]) as (server, port),
+        speaking(certificates, server, port) as (_, peer),
+    ):
+        [acceptor] = server._acceptors
+        secure = acceptor._connection._transport
+        assert isinstance(secure, SecureTransport)
+        tls = Answering(secure, ANSWERS_LIMIT // 2)
+        secure._tls = tls
+        for _ in range(5):  # which it reads
+            await ask(peer, tls)
+            await peer.reader.readexactly(ANSWERS_LIMIT // 2)
+        secure.pause_writing()
+        secure.resume_writing()
+        await ask(peer, tls)
+        secure.pause_writing()
+        for _ in range(2):
+            await ask(peer, tls)
+        assert not recorder.closed
+        await ask(peer, tls)
+        await recorder.until(lambda: recorder.closed)
+        assert "reads no answer" in str(acceptor._connection.loss)
+        await assert_alive(server)
+
+
+async def ask(peer: RawPeer, tls: Answering) -> None:
+    count = tls.count
+    peer.send(b"?")
+    await until(lambda: tls.count > count)
 
 
 async def test_whoever_takes_an_instance_slowly_holds_the_peer_back(certificates: Certificates) -> None:
