@@ -314,7 +314,10 @@ class Credentials:
         if not paths:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         for path in paths:
-            found = sorted(filter(_is_certificate, path.iterdir())) if path.is_dir() else [path]
+            try:
+                found = sorted(filter(_is_certificate, path.iterdir())) if path.is_dir() else [path]
+            except OSError as error:
+                raise LocalProtocolError(f"{path}: cannot be read: {error.strerror}") from None
             if not found:
                 raise LocalProtocolError(f"{path}: is a folder without certificates (*.pem, *.crt, *.cer, *.der)")
             for file in found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -146,6 +148,24 @@ async def test_a_certificate_is_renewed_without_a_restart(
         second = await shown(server, client)
     assert second != first
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "ERROR"]
+
+
+def test_a_folder_that_cannot_be_read_any_more_leaves_those_before_in_use(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("aiodicom.tls.LOOK_EVERY", 0.0)
+    (tmp_path / "one.pem").write_bytes(certificates.authority().read_bytes())
+    tls = certificates.credentials(certificates.server, authorities=tmp_path)
+    before = tls.server_context()
+    (tmp_path / "other.pem").write_bytes(certificates.authority("foreign").read_bytes())
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert tls.server_context() is before
+    assert f"{tmp_path}: cannot be read: Permission denied" in caplog.text
+    with pytest.raises(LocalProtocolError, match="cannot be read"):
+        certificates.credentials(certificates.server, authorities=tmp_path).server_context()
 
 
 async def test_an_authority_that_is_no_longer_believed_lets_nobody_in(
