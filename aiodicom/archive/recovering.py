@@ -36,7 +36,10 @@ def note_damage(folder: Path, error: Exception) -> None:
     """Have the index built again at the next start, if that is what an error tells."""
     if isinstance(error, sqlite3.Error) and is_damaged(error) and not (folder / DAMAGED).exists():
         _log.error("%s: the index is damaged; start again, and it is built of the files", folder)
-        (folder / DAMAGED).touch()
+        try:
+            (folder / DAMAGED).touch()
+        except OSError as refusal:  # which whoever met the damage has no use for
+            _log.error("%s: that cannot be noted there: %s", folder, refusal.strerror)
 
 
 def was_left_open(folder: Path, incoming: Path) -> bool:
@@ -106,6 +109,7 @@ def _enter_strangers(index: Index, shelf: Shelf, replaced: frozenset[str | None]
         if path in replaced:
             continue
         try:
+            path.encode()  # what is no UTF-8 cannot be in the index
             entry = read_entry(Path(shelf.folder), path)
         except (DimseError, InvalidInstance, OSError, UnicodeEncodeError):
             others += 1

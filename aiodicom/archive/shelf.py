@@ -105,7 +105,12 @@ class Shelf:
             OSError: it is not known to be there.
         """
         for folder in sorted(self._touched):
-            sync_path(folder)
+            try:
+                sync_path(folder)
+            except FileNotFoundError:
+                # What was in it is lost. What comes later is not in it, and is not to fail, too.
+                self._touched.discard(folder)
+                raise
             self._touched.discard(folder)  # not before: what failed is tried again
 
     def sync_everything(self) -> None:

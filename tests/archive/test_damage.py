@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -295,6 +296,45 @@ async def test_whole_files_get_a_row(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert (tmp_path / path_of(1).replace(".dcm", "-2.dcm")).exists()
     assert "2 files were not in the index, and are now" in caplog.text
     assert "2 files are not in the index: no instances, or in other files, too" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="there are no such names there")
+async def test_a_stranger_whose_name_is_no_utf_8_keeps_nothing_from_being_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keep(tmp_path, instance(1))
+    (tmp_path / os.fsdecode(b"copy\xff.dcm")).write_bytes(part10(2))
+    (tmp_path / WAL).touch()
+    await keep(tmp_path, instance(3))
+    assert paths_in_index(tmp_path) == [path_of(1), path_of(3)]
+    assert "1 files are not in the index" in caplog.text
+
+
+async def test_damage_that_cannot_be_noted_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    def perform(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    async with Archive(tmp_path) as archive:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "touch", refuse)
+            patch.setattr("aiodicom.archive.store.Keeping.perform", perform)
+            patch.setattr("aiodicom.archive.recovering.is_damaged", lambda _: True)
+            async with asyncio.timeout(60):
+                await refused(archive, 1)
+        await archive.add(instance(2))
+
+
+async def test_a_folder_that_is_gone_refuses_who_is_in_it_and_nobody_later(tmp_path: Path) -> None:
+    async with Archive(tmp_path) as archive:
+        archive._shelf._touched.add(os.fspath(tmp_path / "gone"))
+        await refused(archive, 1)
+        await archive.add(instance(2))
+    assert files(tmp_path) == paths_in_index(tmp_path) == [path_of(2)]
 
 
 async def test_whoever_closed_it_is_believed(tmp_path: Path) -> None:
