@@ -539,7 +539,8 @@ class Archive:
         self, identifier: Dataset, model: str = "study", *, options: QueryOptions = NO_OPTIONS
     ) -> dict[str, Subject]:
         """Return whose the instances are that `instances` returns, by SOP Instance UID; raises likewise."""
-        retrieval = compile_retrieval(identifier, model_of(model), options=options)
+        compiled = partial(compile_retrieval, options=options, maximum_values=self.limits.maximum_uids)
+        retrieval = await in_any_thread(compiled, identifier, model_of(model))
         known: dict[Subject, Subject] = {}  # so that there is one for each study, not for each instance
         async with aclosing(self.rows(retrieval.subjects)) as rows:
             return {uid: known.setdefault(subject := Subject(*whose), subject) async for uid, *whose in rows}

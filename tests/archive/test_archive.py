@@ -20,6 +20,7 @@ from aiodicom.archive import Archive
 from aiodicom.archive.archive import FIRST_ROWS, ROWS_AT_ONCE
 from aiodicom.archive.rebuilding import INDEX
 from aiodicom.errors import ArchiveError, DimseError, LocalProtocolError
+from aiodicom.limits import Limits
 from aiodicom.part10 import open_instance
 from aiodicom.query import QueryOptions
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
@@ -29,7 +30,7 @@ from tests.studies import instances_of, uid_of, write_studies
 RELATIONAL: Final = QueryOptions(relational=True)
 
 
-def identifier(level: str, **keys: str) -> Dataset:
+def identifier(level: str, **keys: str | list[str]) -> Dataset:
     ds = Dataset()
     ds.QueryRetrieveLevel = level
     for keyword, value in keys.items():
@@ -68,6 +69,18 @@ async def test_a_question_that_is_not_allowed(tmp_path: Path) -> None:
                 await archive.instances(asked, model)
         with pytest.raises(LocalProtocolError, match="no information model"):
             archive.find(identifier("STUDY"), "nonsense")
+
+
+async def test_whose_instances_they_are_may_be_asked_of_as_many(tmp_path: Path) -> None:
+    async with Archive(tmp_path, limits=Limits(maximum_uids=2)) as archive:
+        await archive.add(instance(1))
+        asked = identifier("STUDY", StudyInstanceUID=[STUDY, "1.2"])
+        assert len(await archive.instances(asked)) == 1
+        assert (await archive.subjects(asked)).keys() == {uid(1)}
+        for ask in (archive.instances, archive.subjects):
+            with pytest.raises(DimseError) as caught:
+                await ask(identifier("STUDY", StudyInstanceUID=[*asked.StudyInstanceUID, "1.3"]))
+            assert caught.value.status == 0xC000
 
 
 @pytest.mark.parametrize("count", [0, 1, FIRST_ROWS, FIRST_ROWS + 1, 3 * FIRST_ROWS, 100])
