@@ -43,6 +43,7 @@ class AuditFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._is_torn = False  # the last line of it, where the disk was full
 
     def __str__(self) -> str:
         return f"the audit file {self.path}"
@@ -62,8 +63,14 @@ class AuditFile:
             OSError: the file cannot be written.
         """
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "ab") as file:
-            file.write(lines)
+        try:
+            rest = memoryview(b"\n" + lines if self._is_torn else lines)
+            while rest:
+                count = os.write(descriptor, rest)
+                self._is_torn = count < len(rest)
+                rest = rest[count:]
+        finally:
+            os.close(descriptor)
 
     def _append(self, messages: Iterable[Message], encode: Callable[[Message], bytes]) -> None:
         self.append(b"".join(encode(message) + b"\n" for message in messages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import ssl
@@ -154,6 +155,22 @@ async def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path, capl
         path.parent.mkdir()
     assert len(path.read_bytes().splitlines()) == 2
     assert trail.dropped == 0
+
+
+def test_a_message_that_was_cut_spoils_none_that_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(descriptor: int, data: memoryview) -> int:
+        if len(data) < 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data[:-5])
+
+    real, file = os.write, AuditFile(tmp_path / "audit.xml")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            file.append(b"<one and more/>\n")
+    file.append(b"<one and more/>\n")
+    file.append(b"<two/>\n")
+    assert file.path.read_bytes() == b"<one and mo\n<one and more/>\n<two/>\n"
 
 
 # A collector.
