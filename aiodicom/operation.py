@@ -44,6 +44,13 @@ FILE_BATCH: Final = 1024 * 1024
 SMALL: Final = 4 * 1024
 """Up to how many bytes an identifier may be worked on in the event loop."""
 
+SMALL_FRAGMENT: Final = 512
+"""Fragments of fewer bytes are joined: a peer that sends a data set two bytes at a time would else have us hold twenty times
+what it sends, and count it again with each of them."""
+
+JOINED_CHUNK: Final = 16 * 1024
+"""How many bytes are joined, at least, unless they are taken before."""
+
 OVERRUN: Final = 1.1
 """How many times the longest data set a peer may send of one that is too long, before its association is aborted."""
 
@@ -149,6 +156,8 @@ class IncomingDataSet:
         "_discarding",
         "_ended",
         "_error",
+        "_held",
+        "_joined",
         "_waiter",
         "_window",
         "length",
@@ -165,6 +174,8 @@ class IncomingDataSet:
         self.limit = limit
         self._window = window
         self._chunks: deque[bytes] = deque()
+        self._joined = bytearray()  # fragments so small that each of its own would cost many times what is in it
+        self._held = 0  # bytes in both
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._ended = is_empty
@@ -178,7 +189,7 @@ class IncomingDataSet:
     @property
     def is_taken(self) -> bool:
         """Whether it is complete, and its consumer has all of it."""
-        return self._ended and not self._chunks and not self._discarding
+        return self._ended and not self._held and not self._discarding
 
     @property
     def is_too_long(self) -> bool:
@@ -198,7 +209,14 @@ class IncomingDataSet:
         if self.is_too_long:
             self._forget()
         elif data and not self._discarding:
-            self._chunks.append(bytes(data))
+            if len(data) < SMALL_FRAGMENT:
+                self._joined += data
+                if len(self._joined) >= JOINED_CHUNK:
+                    self._settle()
+            else:
+                self._settle()
+                self._chunks.append(bytes(data))
+            self._held += len(data)
             self._window.add(len(data))
         self._ended = is_last
         if self._waiter is not None:
@@ -216,8 +234,19 @@ class IncomingDataSet:
         self._forget()
 
     def _forget(self) -> None:
-        self._window.add(-sum(map(len, self._chunks)))
+        self._joined.clear()
+        self._let_go()
+
+    def _settle(self) -> None:
+        """Let what was joined be a chunk."""
+        if self._joined:
+            self._chunks.append(bytes(self._joined))
+            self._joined.clear()
+
+    def _let_go(self) -> None:
         self._chunks.clear()
+        held, self._held = self._held, 0
+        self._window.add(-held)
 
     async def wait_complete(self) -> None:
         """Wait until the last fragment has come; raise what `fail` was given if it will not."""
@@ -234,8 +263,8 @@ class IncomingDataSet:
             DimseError: 0xA700, Out of Resources, where it is longer than is allowed (PS3.4 §B.2.3).
             LocalProtocolError: its operation is over, and so some of it is lost.
         """
-        while not self.is_too_long and not self._ended and (not self._chunks or sum(map(len, self._chunks)) < at_least):
-            if self._window.is_full and self._chunks:
+        while not self.is_too_long and not self._ended and (not self._held or self._held < at_least):
+            if self._window.is_full and self._held:
                 break
             await self._wait()
         if self.is_too_long:
@@ -244,9 +273,9 @@ class IncomingDataSet:
             raise LocalProtocolError(
                 "the data set was not taken while there was time: take it before its operation ends"
             )
+        self._settle()
         chunks = list(self._chunks)
-        self._chunks.clear()
-        self._window.add(-sum(map(len, chunks)))
+        self._let_go()
         return chunks
 
     async def _wait(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from aiodicom import AssociationError, BlockingOperation, DimseError, Operation, open_instance
 from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import CStoreRQ
+from aiodicom.operation import IncomingDataSet, ReceiveWindow
 from aiodicom.partial import PartialFile
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.upper_layer.pdu import PDV
@@ -68,6 +70,40 @@ async def test_the_stream_is_the_data_set(size: int) -> None:
     assert await store(handler, size) == 0
     assert all(chunks)
     assert b"".join(chunks) == data_set(1, size)
+
+
+class Reading:
+    """Of which nothing is held up."""
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def test_two_bytes_at_a_time_are_kept_as_few_chunks() -> None:
+    window = ReceiveWindow(Reading())
+    data = IncomingDataSet(IMPLICIT_VR_LITTLE_ENDIAN, window)
+    sent = random.Random(1).randbytes(100_000)
+    for start in range(0, 50_000, 2):
+        data.feed(memoryview(sent)[start : start + 2], False)
+    data.feed(memoryview(sent)[50_000:90_000], False)
+    for start in range(90_000, len(sent), 2):
+        data.feed(memoryview(sent)[start : start + 2], False)
+    assert (data.length, window.buffered) == (100_000, 100_000)
+    assert len(data._chunks) < 10
+    chunks = await data.take(100_000)
+    assert b"".join(chunks) == sent
+    assert all(type(chunk) is bytes for chunk in chunks)
+    assert (len(chunks) < 10, window.buffered) == (True, 0)
+    data.feed(b"ab", False)
+    assert await data.take() == [b"ab"]
+    data.feed(b"cd", False)
+    data.discard()
+    assert window.buffered == 0
+    data.feed(b"", True)
+    assert data.is_complete
 
 
 async def test_the_stream_does_not_wait_for_the_end() -> None:
