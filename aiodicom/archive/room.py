@@ -58,7 +58,11 @@ class Room:
             DimseError: 0xA700.
         """
         if (now := monotonic()) >= self._look_again:
-            self._look(now)
+            try:
+                self._look(now)
+            except OSError as error:
+                _log.error("%s: how much is free cannot be told: %s", self._folder, error.strerror)
+                raise DimseError(OUT_OF_RESOURCES, "How much of the disk is free cannot be told") from error
         if not self._is_there:
             raise DimseError(OUT_OF_RESOURCES, "The disk is full but for what is to stay free")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -146,6 +147,18 @@ async def test_it_is_said_once(tmp_path: Path, disk: SimpleNamespace, caplog: py
         "receives nothing until there is more",
         *(["receives again"] if len(words) > 1 else []),
     ]
+
+
+async def test_a_disk_that_does_not_tell_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(room, "_LOOKS_APART", 0)
+    async with Archive(tmp_path) as archive, sending_to(archive) as association:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", refuse)
+            assert await statuses(association, range(1)) == [OUT_OF_RESOURCES]
+        assert await statuses(association, range(1, 2)) == [0]
 
 
 async def test_nothing_of_the_data_set_is_taken(tmp_path: Path, disk: SimpleNamespace) -> None:
