@@ -462,9 +462,7 @@ class Operation:
             DimseError: 0xA700, Out of Resources, where it is longer than that (PS3.4 §B.2.3).
         """
         parts: list[bytes] = []
-        bound = math.inf if limit is None else limit
-        # Not less than it has to be: what is taken as it comes, two bytes at a time, takes twenty times its memory.
-        while chunks := await self.data_set.take(int(min(FILE_BATCH, bound + 1 - self.data_set.length))):
+        while chunks := await self.data_set.take():
             parts += chunks
             if limit is not None and self.data_set.length > limit:
                 raise DimseError(OUT_OF_RESOURCES, f"Data set exceeds {limit} bytes")

@@ -16,10 +16,8 @@ from aiodicom.dimse.codec import encode_command
 from aiodicom.dimse.commands import CStoreRQ
 from aiodicom.operation import IncomingDataSet, ReceiveWindow
 from aiodicom.partial import PartialFile
-from aiodicom.terms import Peer
 from aiodicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 from aiodicom.upper_layer.pdu import PDV
-from aiodicom.upper_layer.presentation import PresentationContext
 from tests.loopback import (
     ABORT_BY_USER,
     CANARY,
@@ -106,38 +104,6 @@ async def test_two_bytes_at_a_time_are_kept_as_few_chunks() -> None:
     assert window.buffered == 0
     data.feed(b"", True)
     assert data.is_complete
-
-
-class Counted(IncomingDataSet):
-    """Tells how much is taken at once."""
-
-    def __init__(self) -> None:
-        super().__init__(IMPLICIT_VR_LITTLE_ENDIAN, ReceiveWindow(Reading()))
-        self.takes: list[int] = []
-
-    async def take(self, at_least: int = 1) -> list[bytes]:
-        chunks = await super().take(at_least)
-        self.takes.append(sum(map(len, chunks)))
-        return chunks
-
-
-@pytest.mark.parametrize(("limit", "first"), [(None, 200), (100, 100)])
-async def test_what_is_read_whole_is_not_taken_as_it_comes(limit: int | None, first: int) -> None:
-    data = Counted()
-    command = CStoreRQ(message_id=1, affected_sop_class_uid=CT, affected_sop_instance_uid="1.2")
-    context = PresentationContext(1, CT, IMPLICIT_VR_LITTLE_ENDIAN)
-    operation = Operation(command, context, Peer("SCU", "SCU", "SCP", None), data)
-    reading = asyncio.ensure_future(operation.read(limit=limit))
-    for number in range(200):
-        data.feed(b"a", number == 199)
-        for _ in range(3):
-            await asyncio.sleep(0)
-    if limit is None:
-        assert await reading == b"a" * 200
-    else:
-        with pytest.raises(DimseError):
-            await reading
-    assert data.takes[0] == first
 
 
 async def test_the_stream_does_not_wait_for_the_end() -> None:
