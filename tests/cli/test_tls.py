@@ -21,19 +21,6 @@ from tests.peers.process import free_port
 FILE = "aiodicom.toml"
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be in, and nothing in the user's own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def parsed(command: str, *arguments: object) -> Namespace:
     return COMMANDS[command].parse([str(each) for each in arguments])
 
