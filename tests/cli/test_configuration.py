@@ -13,14 +13,6 @@ from aiodicom.nodes import Node, add_node
 from tests.cli.running import once, run, serving
 
 
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory, and a user without a configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    return tmp_path
-
-
 def test_there_is_none(empty: Path) -> None:
     assert configuration_file(None) is None
     assert known_nodes(None) == {}

@@ -19,11 +19,8 @@ FILE = "aiodicom.toml"
 
 
 @pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory, and a user without a configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    return tmp_path
+def in_an_empty_folder(empty: Path) -> None:
+    """All of them."""
 
 
 def say(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int = 0) -> str:
